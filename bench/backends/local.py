@@ -1,0 +1,116 @@
+"""Runs jobs on this machine without Ray: in this process, or in N spawned ones."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from bench.worker import Job, Message, run_trials
+
+ONE_THREAD = {
+    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+}
+Deliver = Callable[[Message], None]
+
+
+def run(jobs: Sequence[Job], deliver: Deliver, *, slots: int, gpus: Sequence[str] = ()) -> None:
+    """Runs the jobs and delivers their messages; slots 0 means in this process (debugging).
+
+    A job whose process vanished delivers no record: the driver sees that it is missing. `gpus`
+    names the devices that the slots take turns in (CUDA_VISIBLE_DEVICES).
+    """
+    if slots == 0:
+        run_trials(jobs, deliver)
+        return
+    waiting = deque(jobs)
+    workers: list[_Worker] = []
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < slots:
+                taken = {w.slot for w in workers}
+                slot = next(s for s in range(slots) if s not in taken)
+                workers.append(_Worker(slot, gpus[slot % len(gpus)] if gpus else None))
+                workers[-1].give(waiting.popleft())
+            ready = wait([w.connection for w in workers])
+            for worker in [w for w in workers if w.connection in ready]:
+                if not worker.step(waiting, deliver):
+                    worker.close()
+                    workers.remove(worker)
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+class _Worker:
+    """A spawned process that runs one job after the other."""
+
+    def __init__(self, slot: int, gpu: str | None) -> None:
+        self.slot = slot
+        context = mp.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        environment = ONE_THREAD | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)  # a spawned process inherits what is set at its start
+        try:
+            self.process.start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        theirs.close()
+
+    def give(self, job: Job) -> None:
+        self.connection.send(job)
+
+    def step(self, waiting: deque[Job], deliver: Deliver) -> bool:
+        """Handles one thing the process said; returns whether it goes on."""
+        try:
+            kind, message = self.connection.recv()
+        except (EOFError, OSError):  # it vanished
+            return False
+        if kind == "message":
+            deliver(message)
+            return True
+        if kind == "idle" and waiting:
+            self.give(waiting.popleft())
+            return True
+        return False
+
+    def close(self) -> None:
+        self.connection.close()
+        self.process.terminate()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _serve(connection: Connection[Any, Any]) -> None:
+    # Ctrl-C reaches the whole process group; only the driver decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        reusable = run_trials([job], lambda message: connection.send(("message", message)))
+        connection.send(("idle" if reusable else "gone", None))
+        if not reusable:
+            return
+
+
+def _die_with_parent() -> None:
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a killed driver must not leave a trial running unseen

@@ -1,0 +1,281 @@
+"""Grid files: a product inside a block, a union of blocks; expansion into trials."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.config.trial import FIELDS, Trial, make_trial, select
+from bench.config.yaml12 import read
+from bench.errors import BadInput, nearest, one_line
+from bench.plugins import Registry, build_regularizers, load_class
+from bench.plugins.spelling import NAME
+
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
+MAX_TRIALS = 200_000
+_TOP = ("name", "description", "base", "axes", "reps", "blocks", "include", "keep_weights")
+_BLOCK = ("base", "axes", "reps")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A product: `base` holds in every trial, each axis is a list of fields that vary together."""
+
+    base: dict[str, Any]
+    axes: tuple[tuple[dict[str, Any], ...], ...]
+    reps: int
+    where: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A named union of blocks. `keep_weights` is none or best."""
+
+    name: str
+    blocks: tuple[Block, ...]
+    keep_weights: str = "none"
+    where: str = ""
+
+
+@dataclass
+class Expansion:
+    """The trials of a grid in order, what was skipped and why, and how many were equal."""
+
+    trials: list[Trial] = field(default_factory=list)
+    skipped: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    merged: int = 0
+
+
+def preset_names() -> list[str]:
+    """Returns the names of the grids that travel with the harness."""
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+def check_name(name: object, where: str) -> str:
+    """Returns a name that is safe as a file name; raises BadInput."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BadInput(
+            f"{where}: the name {one_line(name, 60)!r} must be 1 to 100 letters, digits, or . _ - "
+            "and begin with a letter or digit"
+        )
+    return name
+
+
+def load_grid(source: str) -> Grid:
+    """Reads a preset by name or a grid file by path (`.yaml`); raises BadInput."""
+    return _load(source, Path.cwd(), ())
+
+
+def _load(source: str, folder: Path, above: tuple[str, ...]) -> Grid:
+    is_file = source.endswith((".yaml", ".yml")) or "/" in source
+    path = folder / source if is_file else PRESETS / f"{source}.yaml"
+    where = source if is_file else f"preset {source}"
+    if not is_file and source not in preset_names():
+        raise BadInput(
+            f"no preset is called {one_line(source, 60)!r} (a file's name ends in .yaml). "
+            f"{nearest(source, preset_names())}"
+        )
+    if str(path) in above:
+        raise BadInput(f"{where}: includes itself: {' -> '.join([*above, str(path)])}")
+    data = read(path, where)
+    _known(data, _TOP, where)
+    name = check_name(data.get("name", path.stem), where)
+    keep = data.get("keep_weights", "none")
+    if keep not in ("none", "best"):
+        raise BadInput(f"{where}: keep_weights: {one_line(keep, 40)} must be none or best")
+    blocks = _blocks(data, where)
+    include = data.get("include", [])
+    if not isinstance(include, list) or not all(isinstance(i, str) for i in include):
+        raise BadInput(f"{where}: include must be a list of presets or files")
+    for other in include:
+        blocks += _load(other, path.parent, (*above, str(path))).blocks
+    if not blocks:
+        raise BadInput(f"{where}: an empty grid; give base, axes, blocks or include")
+    return Grid(name, tuple(blocks), keep, where)
+
+
+def _known(data: dict[str, Any], names: tuple[str, ...], where: str) -> None:
+    for key in data:
+        if key not in names:
+            raise BadInput(
+                f"{where}: no grid has a key {one_line(key, 60)!r}. {nearest(key, names)}"
+            )
+
+
+def _blocks(data: dict[str, Any], where: str) -> list[Block]:
+    base = _mapping(data, "base", where)
+    reps = _reps(data.get("reps", 1), where)
+    if "blocks" not in data:
+        if "base" not in data and "axes" not in data:
+            return []
+        return [Block(base, _axes(data, base, where), reps, where)]
+    if "axes" in data:
+        raise BadInput(f"{where}: axes and blocks exclude each other; put axes into a block")
+    if not isinstance(data["blocks"], list):
+        raise BadInput(f"{where}: blocks must be a list")
+    blocks = []
+    for number, item in enumerate(data["blocks"], 1):
+        here = f"{where}: block {number}"
+        if not isinstance(item, dict):
+            raise BadInput(f"{here} must be a mapping")
+        _known(item, _BLOCK, here)
+        own = base | _mapping(item, "base", here)
+        blocks.append(Block(own, _axes(item, own, here), _reps(item.get("reps", reps), here), here))
+    return blocks
+
+
+def _mapping(data: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise BadInput(f"{where}: {key} must be a mapping")
+    if key == "base":
+        _fields(value, f"{where}: base")
+    return value
+
+
+def _fields(values: dict[str, Any], where: str) -> None:
+    for name, value in values.items():
+        if name == "rep":
+            raise BadInput(f"{where}: rep is counted by the harness; write reps: N")
+        if name not in FIELDS:
+            raise BadInput(
+                f"{where}: a trial has no field {one_line(name, 60)!r}. {nearest(name, FIELDS)}"
+            )
+        if isinstance(value, dict | list):
+            raise BadInput(f"{where}: {name} must be one value; several go under axes")
+
+
+def _reps(value: object, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
+        raise BadInput(f"{where}: reps: {one_line(value, 40)} must be a whole number from 1")
+    return value
+
+
+def _axes(
+    data: dict[str, Any], base: dict[str, Any], where: str
+) -> tuple[tuple[dict[str, Any], ...], ...]:
+    axes = []
+    taken: dict[str, str] = {}
+    for axis, values in _mapping(data, "axes", where).items():
+        here = f"{where}: axis {axis}"
+        if not isinstance(values, list):
+            raise BadInput(f"{here} must be a list, as in [none, ar]")
+        if not values:
+            raise BadInput(f"{here} is empty, so the grid would be; give it a value")
+        steps = []
+        for value in values:
+            step = value if isinstance(value, dict) else {axis: value}
+            _fields(step, here)
+            if step in steps:
+                raise BadInput(f"{here}: the value {one_line(value, 60)} is there twice")
+            steps.append(step)
+        for name in {name for step in steps for name in step}:
+            if name in taken:
+                raise BadInput(f"{here}: the axis {taken[name]} sets {name}, too")
+            taken[name] = axis
+        axes.append(tuple(steps))
+    return tuple(axes)
+
+
+def override(
+    grid: Grid,
+    sets: Iterable[str] = (),
+    reps: int | None = None,
+    name: str | None = None,
+) -> Grid:
+    """Returns the grid with `--set FIELD=V[,V…]` and `--reps N` applied to every trial.
+
+    A changed grid is called `name`, or its own name with a short suffix. Raises BadInput.
+    """
+    changes: dict[str, list[str]] = {}
+    for text in sets:
+        key, sign, values = text.partition("=")
+        if not sign or not values:
+            raise BadInput(f"--set {one_line(text, 60)}: write FIELD=VALUE[,VALUE…]")
+        if key == "rep":
+            raise BadInput("--set rep: rep is counted by the harness; use --reps N")
+        if key not in FIELDS:
+            raise BadInput(
+                f"--set {one_line(key, 60)}: a trial has no such field. {nearest(key, FIELDS)}"
+            )
+        if key in changes:
+            raise BadInput(f"--set {key} is given twice; write its values in one, with commas")
+        # A folder's path may hold commas.
+        changes[key] = [values] if values.startswith("folder:") else values.split(",")
+        if len(set(changes[key])) < len(changes[key]):
+            raise BadInput(f"--set {one_line(text, 80)}: one value is there twice")
+    if reps is not None:
+        _reps(reps, "--reps")
+    blocks = []
+    for block in grid.blocks:
+        axes = [
+            tuple({k: v for k, v in step.items() if k not in changes} for step in axis)
+            for axis in block.axes
+        ]
+        axes += [tuple({key: value} for value in values) for key, values in changes.items()]
+        base = {k: v for k, v in block.base.items() if k not in changes}
+        blocks.append(Block(base, tuple(axes), reps or block.reps, block.where))
+    if name is not None:
+        new_name = check_name(name, "--name")
+    elif changes or reps is not None:
+        digest = hashlib.sha256(repr((sorted(changes.items()), reps)).encode()).hexdigest()
+        new_name = check_name(f"{grid.name}-{digest[:6]}", grid.where)
+    else:
+        new_name = grid.name
+    return replace(grid, name=new_name, blocks=tuple(blocks))
+
+
+def expand(grid: Grid, registry: Registry) -> Expansion:
+    """Returns the grid's trials in order; equal ones are merged and counted. Raises BadInput."""
+    size = sum(math.prod(len(axis) for axis in b.axes) * b.reps for b in grid.blocks)
+    if size > MAX_TRIALS:
+        raise BadInput(f"{grid.where}: {size:,} trials are too many (at most {MAX_TRIALS:,})")
+    expansion = Expansion()
+    seen: set[Trial] = set()
+    for values, block in _products(grid):
+        first = make_trial(values, registry, block.where)
+        reason = _skip_reason(first, registry)
+        if reason:
+            key = (first.cell, first.regularizer, reason)
+            expansion.skipped[key] = expansion.skipped.get(key, 0) + block.reps
+            continue
+        for rep in range(block.reps):
+            trial = first.model_copy(update={"rep": rep})
+            if trial in seen:
+                expansion.merged += 1
+                continue
+            seen.add(trial)
+            expansion.trials.append(trial)
+    if not expansion.trials:
+        reasons = "; ".join(f"{c} x {r}: {why}" for c, r, why in expansion.skipped)
+        raise BadInput(f"{grid.where}: an empty grid; all skipped: {reasons}")
+    return expansion
+
+
+def _products(grid: Grid) -> Iterator[tuple[dict[str, Any], Block]]:
+    for block in grid.blocks:
+        for steps in itertools.product(*block.axes):
+            values = dict(block.base)
+            for step in steps:
+                values |= step
+            yield values, block
+
+
+def _skip_reason(trial: Trial, registry: Registry) -> str | None:
+    cell, regularizers = select(trial, registry)
+    for one in regularizers:
+        for need in one.plugin.needs:
+            if not cell.plugin.flags.get(need):
+                return f"{one.plugin.name} needs {need}, which {cell.plugin.name} does not give"
+    build_regularizers(regularizers)  # their own range checks, before anything starts
+    for one in (cell, *regularizers):
+        skip = getattr(load_class(one.plugin), "skip", None)
+        reason = skip(trial) if skip else None
+        if reason:
+            return one_line(reason, 200)
+    return None

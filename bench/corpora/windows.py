@@ -1,0 +1,73 @@
+"""Cuts an array of word ids into columns and windows, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IGNORED = -1  # the target of a padded place
+
+
+def columns(ids: NDArray[Any], batch_size: int) -> Tensor:
+    """Returns the text in `batch_size` columns of equal length: [N] -> int64 [N // B, B].
+
+    The text runs down the first column, then down the second; what is left over is dropped. A
+    window is `bptt` rows of it, and its targets are the same rows moved down by one::
+
+        a b c d e f g h i j k l m n    with B = 3, bptt = 2
+
+        a  e  i   <- tokens           <- targets are b f j
+        b  f  j   <- tokens           <- targets are c g k, the last tokens of this window
+        c  g  k      tokens of the next window; targets are d h l
+        d  h  l      only ever targets          (m, n are dropped)
+    """
+    length = len(ids) // batch_size
+    out = torch.empty(length, batch_size, dtype=torch.int64)
+    # Straight into its place: a long text exists once, not again as a wider or turned copy.
+    out.numpy()[:] = ids[: length * batch_size].reshape(batch_size, length).T
+    return out
+
+
+def windows(cols: Tensor, bptt: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields (tokens [T,B], targets [T,B]) down the columns, T = bptt but for a shorter last one.
+
+    Each token after the first of its column is a target exactly once.
+    """
+    for start in range(0, len(cols) - 1, bptt):
+        end = min(start + bptt, len(cols) - 1)
+        yield cols[start:end], cols[start + 1 : end + 1]
+
+
+def evaluation_columns(ids: NDArray[Any], n: int = 10) -> tuple[Tensor, Tensor]:
+    """Returns (tokens [L,n], targets [L,n]) int64 in which each token but the first is a target.
+
+    The first input of a column is the last target of the column before it, so no token is lost
+    where columns meet. Places beyond the text hold token 0 and target -1: exactly N-1 targets are
+    real. L is the ceiling of (N-1) / n. A text `a b c d e f g h` with n = 3 gives::
+
+        tokens  a d g      targets  b e h
+                b e 0               c f -1
+                c f 0               d g -1
+    """
+    count = len(ids) - 1
+    length = -(-count // n)
+    flat = torch.zeros(2, n * length, dtype=torch.int64)
+    flat[1] = IGNORED
+    flat.numpy()[0, :count] = ids[:-1]
+    flat.numpy()[1, :count] = ids[1:]
+    tokens, targets = flat.view(2, n, length).transpose(1, 2).contiguous()
+    return tokens, targets
+
+
+def in_text_order(values: Tensor, count: int) -> Tensor:
+    """Returns the first `count` of the values [L,n] of `evaluation_columns`, in text order.
+
+    With count = N-1 these are the values of tokens 1..N-1 of the text.
+    """
+    return values.t().reshape(-1)[:count]

@@ -1,0 +1,56 @@
+"""Evaluation: every token after the first predicted exactly once, in 10 columns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.corpora.windows import evaluation_columns, in_text_order
+from bench.model import LanguageModel
+
+COLUMNS = 10
+"""A constant of the protocol: the nll depends slightly on it, not on the window length."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel, ids: NDArray[np.int32], window: int, columns: int = COLUMNS
+) -> NDArray[np.float64]:
+    """Returns the nll in nats of each of the N-1 predicted tokens, in text order.
+
+    The state is zero at the start of each column and carried from window to window.
+    """
+    model.eval()
+    device = model.embedding.device
+    tokens, targets = evaluation_columns(ids, columns)
+    tokens, targets = tokens.to(device), targets.to(device)
+    state = model.initial_state(tokens.shape[1])
+    parts = []
+    for start in range(0, len(tokens), window):
+        nll, state, _ = model(
+            tokens[start : start + window], targets[start : start + window], state, None
+        )
+        parts.append(nll)
+    in_order: NDArray[np.float64] = in_text_order(torch.cat(parts), len(ids) - 1).double().cpu().numpy()
+    return in_order
+
+
+def excess(
+    nll: NDArray[np.float64], source: NDArray[np.float64], blocks: int = 100
+) -> tuple[float, float | None]:
+    """Returns the mean of nll - source over one text, and its standard error.
+
+    Both sides share the sample, so its chance largely cancels. Neighbouring tokens are not
+    independent (a topic spans sentences), so the error comes from the means of `blocks` contiguous
+    blocks, not from single tokens. Fewer than 10 tokens a block: no standard error.
+    """
+    difference = nll - source
+    mean = float(difference.mean())
+    blocks = min(blocks, len(difference) // 10)
+    if blocks < 2:
+        return mean, None
+    means = np.array([block.mean() for block in np.array_split(difference, blocks)])
+    return mean, float(means.std(ddof=1) / math.sqrt(blocks))

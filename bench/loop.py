@@ -1,0 +1,230 @@
+"""The Trainer: everything of one trial, one window at a time. It knows neither Ray nor Parquet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.api import Activations
+from bench.config import Trial
+from bench.corpora import Corpus
+from bench.corpora.windows import columns, windows
+from bench.evaluation import evaluate, excess
+from bench.model import StackState, build, detach
+from bench.noise import WindowNoise
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+IMPOSSIBLE = 4.0
+"""Standard errors below the source's own nll from which a result is a bug, not luck."""
+
+Penalty = Callable[[Activations], Tensor]
+
+
+def prepare_thread(device: torch.device) -> None:
+    """Sets all that is global and moves numbers, on the thread that trains.
+
+    Called before each trial, since a plugin, or the trial before, may have changed any of it.
+    """
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    # A diverging trial runs several times slower with denormals.
+    torch.set_flush_denormal(True)
+    # "fp32" means true fp32 in every kernel; cuDNN's recurrences default to TF32.
+    torch.backends.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(device.type == "cuda")
+
+
+class Trainer:
+    """Trains and evaluates one trial.
+
+    Plain SGD without momentum; lr is divided after each epoch whose valid nll is no new best;
+    clipping on the global norm, then weight decay on all weights; the state is carried across
+    windows and zeroed at each pass. Penalties are part of the loss, never of a reported nll.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        corpus: Corpus,
+        make_cell: Callable[[int, int], nn.Module],
+        regularizers: list[tuple[Penalty, float]],
+        device: torch.device,
+    ) -> None:
+        self.trial, self.corpus, self.device = trial, corpus, device
+        self.regularizers = regularizers
+        self.dtype = DTYPES[trial.precision]
+        assert trial.min_lr is not None  # resolved by Trial
+        self.min_lr: float = trial.min_lr
+        self.model = build(trial, make_cell, len(corpus.vocab)).to(device, self.dtype)
+        self.parameters = list(self.model.parameters())
+        self.lr = trial.lr
+        self.optimizer = torch.optim.SGD(self.parameters, lr=trial.lr, weight_decay=trial.wdecay)
+        self.columns = columns(corpus.train, trial.batch_size).to(device)
+        self.step = 0
+        self.epochs_done = 0
+        self.best_epoch: int | None = None
+        self.best_valid = math.inf
+        self.best_nll: NDArray[np.float64] | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.train_seconds = 0.0
+        self.eval_seconds = 0.0
+        self.trained_tokens = 0
+        self.diverged = False
+        # A look at the loss waits for a GPU, so there it is taken rarely.
+        self._look_every = 1 if device.type == "cpu" else 50
+
+    def train_window(
+        self, tokens: Tensor, targets: Tensor, state: StackState
+    ) -> tuple[Tensor, Tensor, Tensor, StackState]:
+        """Takes one step of SGD on a window, tokens and targets [T,B].
+
+        Returns the mean nll, the weighted penalty and the gradient norm before clipping (scalars,
+        on the device), and the state for the next window.
+        """
+        noise = WindowNoise(self.trial.seed, "train", self.step, self.device, self.dtype)
+        nll, state, acts = self.model(tokens, targets, detach(state), noise)
+        loss = nll.mean()
+        penalty = torch.zeros((), device=self.device, dtype=self.dtype)
+        for regularizer, coefficient in self.regularizers:
+            value = regularizer(acts)
+            if value.shape != ():
+                raise ValueError(
+                    f"{type(regularizer).__module__.rsplit('.', 1)[-1]}: a penalty must be a "
+                    f"scalar, not of shape {list(value.shape)}"
+                )
+            penalty = penalty + coefficient * value
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.trial.clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach(), penalty.detach(), norm, state
+
+    def train_epoch(self) -> dict[str, Any]:
+        """Trains one pass over the training text; returns the record without valid_nll."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        self._synchronise()
+        started = time.perf_counter()
+        sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+        tokens_seen = count = 0
+        state = self.model.initial_state(self.trial.batch_size)
+        for tokens, targets in windows(self.columns, self.trial.bptt):
+            nll, penalty, norm, state = self.train_window(tokens, targets, state)
+            sums += torch.stack([nll.double() * tokens.numel(), penalty.double(), norm.double()])
+            tokens_seen += tokens.numel()
+            count += 1
+            if count % self._look_every == 0 and not math.isfinite(float(nll + penalty)):
+                break
+        totals = sums.tolist()
+        self.diverged = not math.isfinite(totals[0] + totals[1])
+        self._synchronise()
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.trained_tokens += tokens_seen
+        return {
+            "epoch": self.epochs_done + 1,
+            "step": self.step,
+            "lr": self.lr,
+            "train_nll": totals[0] / tokens_seen,
+            "penalty": totals[1] / count,
+            "valid_nll": None,
+            "grad_norm": totals[2] / count,
+            "seconds": seconds,
+            "tokens_per_s": tokens_seen / seconds,
+        }
+
+    def epochs(self) -> Iterator[dict[str, Any]]:
+        """Yields one record per epoch until the trial ends by its own rules."""
+        while self.epochs_done < self.trial.epochs and self.lr >= self.min_lr:
+            record = self.train_epoch()
+            if not self.diverged:
+                nll = self._evaluate("valid")
+                valid = float(nll.mean())
+                record["valid_nll"] = valid
+                self.diverged = not math.isfinite(valid)
+            if self.diverged:
+                yield record
+                return
+            self.epochs_done += 1
+            if valid < self.best_valid:
+                self.best_valid, self.best_epoch, self.best_nll = valid, self.epochs_done, nll
+                state = self.model.state_dict()
+                self.best_weights = {name: t.detach().clone() for name, t in state.items()}
+            else:
+                self.lr /= self.trial.lr_decay
+            yield record
+
+    def result(self) -> dict[str, Any]:
+        """Returns the record's columns that training decides. Reads test, once.
+
+        A diverged trial has no test nll: there is nothing it could be compared with.
+        """
+        corpus = self.corpus
+        columns: dict[str, Any] = {
+            "num_params": self.model.num_params,
+            "epochs_done": self.epochs_done,
+            "best_epoch": self.best_epoch,
+            "valid_tokens": len(corpus.valid) - 1,
+            "test_tokens": len(corpus.test) - 1,
+            "unigram_nll": corpus.unigram_nll["valid"],
+            "kernel_path": "eager",
+        }
+        if self.diverged:
+            columns |= {"status": "diverged", "stop_reason": "nan"}
+        else:
+            self.model.load_state_dict(self.best_weights)
+            columns |= self._final("valid", self.best_nll) | self._final("test", self._evaluate("test"))
+            columns |= {"status": "ok", "stop_reason": self._stop_reason(columns)}
+        return columns | {
+            "train_seconds": self.train_seconds,
+            "eval_seconds": self.eval_seconds,
+            "tokens_per_s": self.trained_tokens / self.train_seconds,
+            "threads": torch.get_num_threads(),
+        }
+
+    def _final(self, split: str, nll: NDArray[np.float64] | None) -> dict[str, Any]:
+        assert nll is not None  # a trial that is ok has a best epoch
+        columns: dict[str, Any] = {f"{split}_nll": float(nll.mean())}
+        if self.corpus.source_nll is not None:
+            source = self.corpus.source_nll[split][1:]
+            columns[f"{split}_floor"] = float(source.mean())
+            columns[f"{split}_excess"], columns[f"{split}_excess_se"] = excess(nll, source)
+        return columns
+
+    def _stop_reason(self, columns: dict[str, Any]) -> str:
+        for split in ("valid", "test"):
+            se = columns.get(f"{split}_excess_se")
+            if se is not None and columns[f"{split}_excess"] < -IMPOSSIBLE * se:
+                return "impossible"
+        if self.best_valid > self.corpus.unigram_nll["valid"]:
+            return "not_learned"
+        return "annealed" if self.lr < self.min_lr else "epochs"
+
+    def _evaluate(self, split: str) -> NDArray[np.float64]:
+        self._synchronise()
+        started = time.perf_counter()
+        nll = evaluate(self.model, getattr(self.corpus, split), self.trial.bptt)
+        self.eval_seconds += time.perf_counter() - started
+        return nll
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

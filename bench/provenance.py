@@ -1,0 +1,98 @@
+"""Where a run happened: host, device, versions, commit, peak memory."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import bench
+
+
+@functools.cache
+def of_process(device: str) -> dict[str, Any]:
+    """Returns host, device, torch, cuda, cudnn, python; looked up once per process."""
+    import torch
+
+    on_gpu = device == "cuda"
+    cudnn = torch.backends.cudnn.version() if on_gpu else None
+    return {
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name() if on_gpu else cpu_name(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cudnn": None if cudnn is None else str(cudnn),
+        "python": platform.python_version(),
+    }
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Returns the processor's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def git() -> dict[str, Any]:
+    """Returns git_commit and git_dirty of the checkout the harness runs from, or nulls."""
+    root = Path(bench.__file__).resolve().parent.parent
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    # An installed copy may lie inside somebody else's repository: then its commit is not ours.
+    if ask("ls-files", "--error-unmatch", "bench/__init__.py") is None:
+        return {"git_commit": None, "git_dirty": None}
+    commit = ask("rev-parse", "HEAD")
+    changes = ask("status", "--porcelain", "--untracked-files=no")
+    return {
+        "git_commit": commit.strip() if commit else None,
+        "git_dirty": None if changes is None else bool(changes.strip()),
+    }
+
+
+def reset_peak_memory(device: str) -> None:
+    """Forgets the peak so far, so that a reused process counts each trial by itself."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM
+    except OSError:
+        pass
+
+
+def peak_memory(device: str) -> int | None:
+    """Returns the peak in bytes: of the device, or of this process on a CPU."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

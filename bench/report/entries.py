@@ -1,0 +1,219 @@
+"""Joins what a grid wanted with what was recorded: corpora > rows > settings > runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from bench.errors import BadInput, one_line
+
+NOT_YET = "not yet run"
+BASELINE = "none"
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One wanted trial and its record; `record` is empty while there is none."""
+
+    run_id: str
+    trial: Mapping[str, Any]
+    status: str
+    record: Mapping[str, Any]
+
+    @property
+    def rep(self) -> int:
+        """Repetition index: what two runs of one pair have in common."""
+        return int(self.trial["rep"])
+
+    @property
+    def reason(self) -> str:
+        """`stop_reason` of the record, or an empty string."""
+        return str(self.record.get("stop_reason") or "")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run's numbers may enter a mean."""
+        return self.status == "ok" and self.number("valid_nll") is not None
+
+    def number(self, column: str) -> float | None:
+        """A finite number of the record, or None."""
+        value = self.record.get(column)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+        return None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One regularizer with its hyper-parameters in one row, over its repetitions.
+
+    `chosen`: the best on valid among the row's settings of this name, so its test may be shown.
+    """
+
+    spelling: str
+    name: str
+    label: str
+    runs: tuple[Run, ...]
+    chosen: bool = False
+
+    def values(self, column: str) -> dict[int, float]:
+        """Finite values of the ok runs by repetition."""
+        found = {run.rep: run.number(column) for run in self.runs if run.ok}
+        return {rep: value for rep, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Trials that differ in nothing but regularizer and repetition."""
+
+    label: str
+    settings: tuple[Setting, ...]
+
+    @property
+    def baseline(self) -> Setting | None:
+        """The row's unregularized setting."""
+        return next((s for s in self.settings if s.name == BASELINE), None)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All rows on one corpus, and the regularizer names met there, `none` first."""
+
+    name: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every wanted trial on this corpus."""
+        return [run for row in self.rows for s in row.settings for run in s.runs]
+
+    def known(self, column: str) -> float | None:
+        """A number that all records of the corpus share (a floor), from the first that has it."""
+        return next((v for run in self.runs if (v := run.number(column)) is not None), None)
+
+
+def join(grid: Mapping[str, Any], records: pd.DataFrame) -> list[Corpus]:
+    """Returns the grid's corpora in wanted order, with every wanted trial exactly once.
+
+    BadInput if a trial of the grid's file lacks a field that the page cannot do without.
+    """
+    for wanted in grid["wanted"]:
+        for field in ("corpus", "cell", "regularizer", "nhid", "rep"):
+            if field not in wanted["trial"]:
+                raise BadInput(
+                    f"grid {grid['name']}: trial {one_line(wanted['run_id'], 40)} has no {field}; "
+                    "start the grid again to write its file anew"
+                )
+    by_id = {str(r["run_id"]): r for r in map(_plain, records.to_dict("records"))}
+    runs = {}
+    for wanted in grid["wanted"]:
+        record = by_id.get(wanted["run_id"], {})
+        status = str(record["status"]) if record else NOT_YET
+        runs[wanted["run_id"]] = Run(wanted["run_id"], wanted["trial"], status, record)
+    regularizers = shorten(str(r.trial["regularizer"]) for r in runs.values())
+    cells = shorten(str(r.trial["cell"]) for r in runs.values())
+    by_corpus = _group(runs.values(), lambda run: str(run.trial["corpus"]))
+    return [_corpus(name, part, cells, regularizers) for name, part in by_corpus.items()]
+
+
+def short_name(spelling: str) -> str:
+    """`ar:alpha=2+tar:beta=1` -> `ar+tar`."""
+    return "+".join(part.split(":")[0] for part in spelling.split("+"))
+
+
+def shorten(spellings: Iterable[str]) -> dict[str, str]:
+    """Maps each full spelling to a short one: only the hyper-parameters that vary are kept."""
+    known = list(dict.fromkeys(spellings))
+    short = {}
+    for same in _group(known, short_name).values():
+        for spelling in same:
+            parts = []
+            for i, part in enumerate(spelling.split("+")):
+                rivals = [set(other.split("+")[i].split(":")[1:]) for other in same]
+                name, *hparams = part.split(":")
+                kept = [h for h in hparams if not all(h in rival for rival in rivals)]
+                parts.append(":".join([name, *kept]))
+            short[spelling] = "+".join(parts)
+    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
+    return {full: full if s in twice else s for full, s in short.items()}
+
+
+def _corpus(
+    name: str, runs: Sequence[Run], cells: Mapping[str, str], labels: Mapping[str, str]
+) -> Corpus:
+    apart = {"corpus", "regularizer", "rep"}
+    fields = [f for f in runs[0].trial if f not in apart]
+    varying = [f for f in fields if len({repr(run.trial.get(f)) for run in runs}) > 1]
+    shown = [f for f in varying if f not in {"cell", "nhid"} and not _follows(f, runs)]
+    rows = []
+    for same in _group(runs, lambda run: tuple(repr(run.trial.get(f)) for f in varying)).values():
+        trial = same[0].trial
+        words = [f"{cells[str(trial['cell'])]} {trial['nhid']} units"]
+        words += [f"{f} {_value(trial.get(f))}" for f in shown]
+        settings = [
+            Setting(spelling, short_name(spelling), labels[spelling], tuple(part))
+            for spelling, part in _group(same, lambda r: str(r.trial["regularizer"])).items()
+        ]
+        rows.append(Row(", ".join(words), _choose(settings)))
+    names = dict.fromkeys(s.name for row in rows for s in row.settings)
+    ordered = sorted(names, key=lambda n: n != BASELINE)  # stable: the rest as the grid has them
+    return Corpus(name, tuple(ordered), tuple(rows))
+
+
+def _choose(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """Marks the best on valid of each name. Never looks at test.
+
+    A diverged run is infinitely bad on valid, so settings without one come first.
+    """
+
+    def rank(setting: Setting) -> tuple[bool, float]:
+        values = list(setting.values("valid_nll").values())
+        diverged = any(run.status == "diverged" for run in setting.runs)
+        return diverged, sum(values) / len(values)
+
+    best = set()
+    for rivals in _group(settings, lambda s: s.name).values():
+        candidates = [s for s in rivals if s.values("valid_nll")]
+        if candidates:
+            best.add(min(candidates, key=rank).spelling)
+    return tuple(replace(s, chosen=s.spelling in best) for s in settings)
+
+
+def _follows(field: str, runs: Sequence[Run]) -> bool:
+    """Whether `field` only repeats another: emsize nhid, dropouti dropout, min_lr a part of lr."""
+    source = {"emsize": "nhid", "dropouti": "dropout", "min_lr": "lr"}.get(field)
+    if source is None:
+        return False
+    pairs = [(run.trial.get(field), run.trial.get(source)) for run in runs]
+    if field == "min_lr":
+        return len({f"{a / b:.9g}" if a and b else (a, b) for a, b in pairs}) == 1
+    return all(a == b for a, b in pairs)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
+    """A record as plain Python values, with None for every kind of null."""
+    return {
+        str(k): None if pd.isna(v) else v.item() if hasattr(v, "item") else v
+        for k, v in record.items()
+    }
+
+
+def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

@@ -1,0 +1,215 @@
+"""The page's figures, as plotly JSON. Plotly reads a little HTML in labels: names are escaped."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import pandas as pd
+from plotly.subplots import make_subplots
+
+from bench.report.entries import BASELINE, Corpus, Setting
+from bench.report.tables import differences
+from bench.stats import Estimate
+
+# Okabe and Ito: told apart by colour-blind readers; their yellow is too pale on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#4d4d4d"
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+
+
+def curves_of(epochs: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
+    """(epoch, valid nll) of every run, in order, without NaN and what exp cannot hold."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    part = epochs[["run_id", "epoch", "valid_nll"]].dropna().sort_values(["run_id", "epoch"])
+    for run_id, epoch, nll in part.itertuples(index=False, name=None):
+        if math.isfinite(nll) and nll < 700:
+            curves.setdefault(str(run_id), []).append((int(epoch), float(nll)))
+    return curves
+
+
+def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
+    """One panel per row: median over ok repetitions and their full range; None without data."""
+    rows = [r for r in corpus.rows if any(_by_epoch(s, curves) for s in r.settings)]
+    if not rows:
+        return None
+    columns = {1: 1, 2: 2, 4: 2}.get(len(rows), 3)
+    lines = math.ceil(len(rows) / columns)
+    fig = make_subplots(
+        rows=lines,
+        cols=columns,
+        shared_yaxes="all",
+        subplot_titles=[_label(row.label, 52) for row in rows],
+        horizontal_spacing=0.03,
+        vertical_spacing=min(0.16, 0.36 / lines),
+        x_title="epoch",
+        y_title="valid perplexity, log axis",
+    )
+    seen: set[str] = set()
+    values: list[float] = []
+    for i, row in enumerate(rows):
+        at = {"row": i // columns + 1, "col": i % columns + 1}
+        for setting in row.settings:
+            points = _by_epoch(setting, curves)
+            if not points:
+                continue
+            values += [math.exp(v) for nlls in points.values() for v in nlls]
+            color, dash = _style(setting, corpus)
+            group = {"legendgroup": _label(setting.name)}
+            x = list(points)
+            if any(len(nlls) > 1 for nlls in points.values()):
+                high, low = ([math.exp(f(points[e])) for e in x] for f in (max, min))
+                band: dict[str, Any] = {
+                    "fill": "toself",
+                    "fillcolor": _faint(color),
+                    "line": {"width": 0},
+                }
+                band |= {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+                fig.add_scatter(x=x + x[::-1], y=high + low[::-1], **band, **group, **at)
+            fig.add_scatter(
+                x=x,
+                y=[math.exp(median(points[e])) for e in x],
+                name=_label(setting.label),
+                mode="lines" if len(x) > 1 else "markers",
+                line={"color": color, "dash": dash, "width": 2},
+                marker={"color": color},
+                showlegend=setting.spelling not in seen,
+                hovertemplate="epoch %{x}: %{y:.1f}",
+                **group,
+                **at,
+            )
+            seen.add(setting.spelling)
+        longest = max(e for s in row.settings for e in _by_epoch(s, curves))
+        for name, nll, dash in _references(corpus):
+            values.append(math.exp(nll))
+            line = {"color": "#8a8a8a", "dash": dash, "width": 1.2}
+            where = {"x": [1, max(longest, 2)], "y": [math.exp(nll)] * 2, "mode": "lines"}
+            more = {"name": name, "legendgroup": name, "showlegend": i == 0, "line": line}
+            fig.add_scatter(**where, **more, hovertemplate="%{y:.1f}", **at)
+    fig.update_yaxes(type="log", **_log_ticks(min(values), max(values)))
+    fig.update_xaxes(tickformat="d")
+    fig.update_layout(height=130 + 290 * lines, hovermode="x")
+    most = max(sum(s.name == name for s in row.settings) for row in rows for name in corpus.names)
+    return _json(fig, entries=len(seen) + 2, stacked=most)
+
+
+def forest(corpus: Corpus) -> str | None:
+    """Paired differences to `none` with 95 % intervals, valid and test side by side."""
+    fig = make_subplots(
+        rows=1, cols=2, subplot_titles=["valid", "test"], shared_yaxes=True, horizontal_spacing=0.04
+    )
+    places: dict[tuple[str, str], int] = {}
+    ticks: list[str] = []
+    found: dict[tuple[str, int], list[tuple[int, Estimate, str]]] = {}
+    for row in corpus.rows:
+        for column, split in enumerate(("valid", "test"), start=1):
+            for setting, d in differences(row, split):
+                if d is None:
+                    continue
+                key = (row.label, setting.spelling)
+                if key not in places:
+                    places[key] = len(places)
+                    ticks.append(f"{_label(row.label, 40)} · {_label(setting.label, 30)}")
+                hover = f"{d.n} pairs"
+                found.setdefault((setting.name, column), []).append((places[key], d, hover))
+    if not found:
+        return None
+    for (name, column), points in found.items():
+        color = _color(name, corpus)
+        symbols = ["circle" if d.n > 2 else "circle-open" for _, d, _ in points]
+        fig.add_scatter(
+            x=[d.mean for _, d, _ in points],
+            y=[place for place, _, _ in points],
+            error_x={"type": "data", "array": [d.half or 0.0 for _, d, _ in points]},
+            text=[hover for _, _, hover in points],
+            mode="markers",
+            marker={"color": color, "size": 8, "symbol": symbols},
+            name=_label(name),
+            legendgroup=_label(name),
+            showlegend=column == 1,
+            hovertemplate="%{x:+.4f} nats, %{text}",
+            row=1,
+            col=column,
+        )
+    fig.add_vline(x=0, line={"color": "#222222", "width": 1.5})
+    fig.update_xaxes(title_text="difference in nll, nats", showgrid=True, gridcolor="#eeeeee")
+    fig.update_yaxes(
+        tickvals=list(range(len(ticks))), range=[len(ticks) - 0.4, -0.6], automargin=True
+    )
+    fig.update_yaxes(ticktext=ticks, col=1)
+    fig.update_layout(height=170 + 26 * len(ticks))
+    return _json(fig, entries=len({name for name, _ in found}))
+
+
+def _by_epoch(setting: Setting, curves: Curves) -> dict[int, list[float]]:
+    points: dict[int, list[float]] = {}
+    for run in setting.runs:
+        for epoch, nll in curves.get(run.run_id, ()) if run.ok else ():
+            points.setdefault(epoch, []).append(nll)
+    return dict(sorted(points.items()))
+
+
+def _references(corpus: Corpus) -> list[tuple[str, float, str]]:
+    """Floor and unigram, where the source is known (elsewhere unigram only flattens the plot)."""
+    floor, unigram = corpus.known("valid_floor"), corpus.known("unigram_nll")
+    if floor is None:
+        return []
+    lines = [("floor: the source itself", floor, "dash")]
+    return lines if unigram is None else [*lines, ("unigram model", unigram, "dot")]
+
+
+def _color(name: str, corpus: Corpus) -> str:
+    others = [n for n in corpus.names if n != BASELINE]
+    return GREY if name == BASELINE else PALETTE[others.index(name) % len(PALETTE)]
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def _style(setting: Setting, corpus: Corpus) -> tuple[str, str]:
+    """One colour per regularizer name; settings of one name differ in their dashes."""
+    same = dict.fromkeys(
+        s.spelling for row in corpus.rows for s in row.settings if s.name == setting.name
+    )
+    return _color(setting.name, corpus), DASHES[list(same).index(setting.spelling) % len(DASHES)]
+
+
+def _label(text: str, limit: int = 40) -> str:
+    """Escaped for plotly; quotes stay, since plotly decodes only a few entities."""
+    return html.escape(text if len(text) <= limit else text[: limit - 1] + "…", quote=False)
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Round ticks for a log axis; plotly's own abbreviate to bare digits."""
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    for steps in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8), (1, 2, 3, 5), (1, 3), (1,)):
+        ticks = [s * 10.0**k for k in range(first, last) for s in steps]
+        ticks = [t for t in ticks if low * 0.97 <= t <= high * 1.03]
+        if 2 <= len(ticks) <= 9:
+            return {"tickvals": ticks, "ticktext": [f"{t:,.6g}" for t in ticks]}
+    return {}
+
+
+def _json(fig: Any, entries: int, stacked: int = 1) -> str:
+    """Styles the figure; a legend of few entries stands on top, in stacks of one name each."""
+    side = {"x": 1.01, "y": 1, "xanchor": "left", "yanchor": "top"}
+    top = {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"}
+    fig.update_layout(
+        template="simple_white",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
+        legend=top if entries <= 10 else side,
+        margin={"l": 70, "r": 20, "t": 56 + 19 * stacked, "b": 56},
+    )
+    fig.update_xaxes(title_font_size=13)
+    fig.update_annotations(font_size=13)
+    text: str = fig.to_json()
+    # Inside <script>, where only these could end the element or open a comment.
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text

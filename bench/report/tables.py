@@ -1,0 +1,292 @@
+"""The page's tables as plain text for the template: every number is worked out here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.report import words
+from bench.report.entries import BASELINE, NOT_YET, Corpus, Row, Run, Setting
+from bench.stats import Estimate, holm, mean_interval, paired
+
+FAILURES = ("failed", "oom", "timeout", "lost", "diverged", "stopped")
+View = dict[str, Any]
+
+
+def counts(runs: Sequence[Run]) -> str:
+    """`34 of 36 recorded: 33 ok, 1 diverged; 2 not yet run`."""
+    done = sorted((r.status for r in runs if r.status != NOT_YET), key=_by_status)
+    text = f"{len(done)} of {len(runs)} recorded"
+    text += f": {words.count(done)}" if done else ""
+    missing = len(runs) - len(done)
+    return text + (f"; {missing} {NOT_YET}" if missing else "")
+
+
+def repetitions(corpora: Sequence[Corpus]) -> str:
+    """What the planned repetitions are good for, in the words the whole page uses."""
+    planned = [len(s.runs) for c in corpora for row in c.rows for s in row.settings]
+    if not planned:
+        return NOT_YET
+    low, high = min(planned), max(planned)
+    number = str(low) if low == high else f"{low} to {high}"
+    return (
+        f"{number} planned per entry, {words.standing(low)}. Fewer than three repetitions are too "
+        "few to say anything, three are a look, five a result."
+    )
+
+
+def parameters(row: Row) -> str:
+    """Trainable parameters of a row's models, as recorded."""
+    found = {run.number("num_params") for s in row.settings for run in s.runs} - {None}
+    return " / ".join(words.number(n) for n in sorted(n for n in found if n is not None))
+
+
+def main_table(corpus: Corpus) -> list[View]:
+    """Rows of the main table: one list of settings per regularizer name."""
+    floors = {split: corpus.known(f"{split}_floor") is not None for split in ("valid", "test")}
+    table = []
+    for row in corpus.rows:
+        columns = []
+        for name in corpus.names:
+            same = [s for s in row.settings if s.name == name]
+            columns.append([_entry(s, floors, len(same) > 1) for s in same])
+        table.append({"label": row.label, "parameters": parameters(row), "columns": columns})
+    return table
+
+
+def _entry(setting: Setting, floors: dict[str, bool], rivals: bool) -> View:
+    ok = sum(run.ok for run in setting.runs)
+    others = [r.status for r in setting.runs if not r.ok and r.status != "diverged"]  # has a badge
+    splits = [_split(setting, "valid", floors["valid"])]
+    if setting.chosen:
+        splits.append(_split(setting, "test", floors["test"]))
+    return {
+        "label": setting.label if rivals else "",
+        "spelling": setting.spelling,
+        "best": rivals and setting.chosen,
+        "splits": splits if ok else [],
+        "n": f"n = {ok}" if ok == len(setting.runs) else f"{ok}/{len(setting.runs)} ok",
+        "missing": words.count(sorted(others, key=_by_status)),
+        "marks": marks(setting.runs),
+    }
+
+
+def _split(setting: Setting, split: str, floor: bool) -> View:
+    values = list(setting.values(f"{split}_nll").values())
+    if not values:
+        return {"split": split, "ppl": words.NOTHING, "interval": "", "excess": ""}
+    nll = mean_interval(values)
+    view = {"split": split, "ppl": words.ppl(nll.mean), "interval": words.ppl_interval(nll)}
+    view["nll"] = f"mean nll {words.nats(nll.mean)} nats"
+    view["excess"] = _excess(setting, split) if floor else ""
+    return view
+
+
+def _excess(setting: Setting, split: str) -> str:
+    """Mean excess over the source, with the sampling error of the split.
+
+    All repetitions read the same text, so that error does not shrink with their number: it is
+    their root mean square.
+    """
+    excess = list(setting.values(f"{split}_excess").values())
+    errors = list(setting.values(f"{split}_excess_se").values())
+    if not excess:
+        return ""
+    text = words.nats(sum(excess) / len(excess), True)
+    if not errors:
+        return text
+    return f"{text} (se {words.nats(math.sqrt(sum(e * e for e in errors) / len(errors)))})"
+
+
+def marks(runs: Sequence[Run]) -> list[View]:
+    """Badges that must be seen beside a number: impossible, diverged, not learned."""
+    found = []
+    for kind, hits in (
+        ("impossible", sum(run.reason == "impossible" for run in runs)),
+        ("diverged", sum(run.status == "diverged" for run in runs)),
+        ("not learned", sum(run.reason == "not_learned" for run in runs)),
+    ):
+        if hits:
+            css = kind.replace(" ", "-")
+            found.append({"kind": css, "text": f"{kind} {hits}/{len(runs)}"})
+    return found
+
+
+def differences(row: Row, split: str) -> list[tuple[Setting, Estimate | None]]:
+    """Paired differences to `none`, in nats: for test only of the settings best on valid."""
+    base = row.baseline
+    column = f"{split}_nll"
+    return [
+        (s, paired(s.values(column), base.values(column)) if base else None)
+        for s in row.settings
+        if s.name != BASELINE and (split == "valid" or s.chosen)
+    ]
+
+
+def paired_table(corpus: Corpus) -> list[View]:
+    """Rows with their paired differences; Holm's correction runs over all rows of one split."""
+    table: list[View] = []
+    raw: dict[str, list[tuple[View, float]]] = {"valid": [], "test": []}
+    for row in corpus.rows:
+        lines: list[View] = []
+        for split, family in raw.items():
+            for setting, d in differences(row, split):
+                view: View = {"row": row.label, "setting": setting, "split": split}
+                view |= dict.fromkeys(("difference", "interval", "p", "holm"), words.NOTHING)
+                view |= {"n": d.n if d else 0, "verdict": _no_pair(row)}
+                if d is not None:
+                    view["difference"] = words.nats(d.mean, True)
+                    view["interval"] = words.nats_interval(d)
+                    view["verdict"] = words.verdict(d)
+                # Of fewer than three pairs nothing is said, so they are no test of a family.
+                if d is not None and d.p is not None and d.n >= 3:
+                    view["p"] = words.p_value(d.p)
+                    family.append((view, d.p))
+                lines.append(view)
+        order = [s.spelling for s in row.settings]
+        lines.sort(key=lambda view: order.index(view["setting"].spelling))  # valid, then test
+        table += _spanned(lines)
+    for family in raw.values():
+        for (view, p), adjusted in zip(family, holm([p for _, p in family]), strict=True):
+            view["holm"] = words.p_value(adjusted)
+            if p < 0.05 <= adjusted:
+                view["verdict"] += ", not after Holm"
+    return table
+
+
+def _spanned(lines: list[View]) -> list[View]:
+    """Lines of one row: the first carries the row's label for all of them."""
+    for i, view in enumerate(lines):
+        view["span"] = 0 if i else len(lines)
+    return lines
+
+
+def _no_pair(row: Row) -> str:
+    return "no complete pair" if row.baseline else f"no `{BASELINE}` in this row to compare with"
+
+
+def cost_table(corpus: Corpus) -> list[View]:
+    """Rows of the cost table, from ok runs; ratios pair equal repetitions on equal devices."""
+    table: list[View] = []
+    for row in corpus.rows:
+        lines: list[View] = []
+        for setting in row.settings:
+            ok = [run for run in setting.runs if run.ok]
+            speed = [v for run in ok if (v := run.number("tokens_per_s"))]
+            epoch = [v for run in ok if (v := _epoch_seconds(run))]
+            time, rate = (_log_ratio(row, setting, f) for f in (_epoch_seconds, _tokens_per_s))
+            lines.append(
+                {
+                    "row": row.label,
+                    "setting": setting,
+                    "n": len(ok),
+                    "tokens": words.number(sum(speed) / len(speed) if speed else None),
+                    "seconds": words.number(sum(epoch) / len(epoch) if epoch else None, 2),
+                    "time": words.ratio(time) if time else words.NOTHING,
+                    "rate": words.ratio(rate) if rate else words.NOTHING,
+                    "verdict": words.verdict(time, "faster", "slower") if time else "",
+                }
+            )
+        table += _spanned(lines)
+    return table
+
+
+def _log_ratio(row: Row, setting: Setting, measure: Any) -> Estimate | None:
+    base = row.baseline
+    if base is None or setting.name == BASELINE:
+        return None
+    devices = {r.rep: _device(r) for r in base.runs}
+    pairs = [r for r in setting.runs if devices.get(r.rep) == _device(r)]
+
+    def logs(runs: Iterable[Run]) -> dict[int, float]:
+        return {r.rep: math.log(v) for r in runs if r.ok and (v := measure(r))}
+
+    return paired(logs(pairs), logs(base.runs))
+
+
+def _device(run: Run) -> tuple[Any, ...]:
+    return tuple(run.record.get(c) for c in ("host", "device", "threads", "kernel_path"))
+
+
+def _epoch_seconds(run: Run) -> float | None:
+    seconds, epochs = run.number("train_seconds"), run.number("epochs_done")
+    return seconds / epochs if seconds and epochs and seconds > 0 else None
+
+
+def _tokens_per_s(run: Run) -> float | None:
+    speed = run.number("tokens_per_s")
+    return speed if speed and speed > 0 else None
+
+
+def failures(corpora: Sequence[Corpus]) -> list[View]:
+    """Every run that did not end ok, with the last line of its traceback."""
+    found = [(c, row, s, r) for c, row, s, r in _walk(corpora) if r.status in FAILURES]
+    found.sort(key=lambda f: FAILURES.index(f[3].status))
+    table = []
+    for corpus, row, setting, run in found:
+        text = str(run.record.get("error_text") or "").strip()
+        table.append(
+            _where(corpus, row, setting, run)
+            | {
+                "error": run.record.get("error_type") or run.reason or words.NOTHING,
+                "message": text.splitlines()[-1].strip() if text else words.NOTHING,
+                "text": text if "\n" in text else "",
+            }
+        )
+    return table
+
+
+def impossible(corpora: Sequence[Corpus]) -> list[View]:
+    """Runs whose nll is below the source's own: a bug, not a success."""
+    return [_where(c, w, s, r) for c, w, s, r in _walk(corpora) if r.reason == "impossible"]
+
+
+def all_runs(corpora: Sequence[Corpus]) -> list[View]:
+    """Every wanted trial; test only where its setting is the best on valid."""
+    table = []
+    for corpus, row, setting, run in _walk(corpora):
+        test = run.number("test_nll") if setting.chosen else None
+        valid = run.number("valid_nll")
+        numbers = (
+            (words.ppl(valid), valid),
+            (words.nats(valid), valid),
+            (words.ppl(test), test),
+            (words.number(run.number("best_epoch")), run.number("best_epoch")),
+            (words.number(run.number("epochs_done")), run.number("epochs_done")),
+            (words.number(run.number("train_seconds"), 1), run.number("train_seconds")),
+            (words.number(run.number("tokens_per_s")), run.number("tokens_per_s")),
+            (_mib(run), run.number("peak_mem_bytes")),
+        )
+        table.append(_where(corpus, row, setting, run) | {"numbers": numbers})
+    return table
+
+
+def _mib(run: Run) -> str:
+    size = run.number("peak_mem_bytes")
+    return words.number(size / 2**20 if size is not None else None)
+
+
+def _walk(corpora: Sequence[Corpus]) -> Iterable[tuple[Corpus, Row, Setting, Run]]:
+    for corpus in corpora:
+        for row in corpus.rows:
+            for setting in row.settings:
+                for run in setting.runs:
+                    yield corpus, row, setting, run
+
+
+def _where(corpus: Corpus, row: Row, setting: Setting, run: Run) -> View:
+    return {
+        "run_id": run.run_id,
+        "corpus": corpus.name,
+        "row": row.label,
+        "setting": setting,
+        "rep": run.rep,
+        "status": run.status,
+        "reason": run.reason.replace("_", " "),
+    }
+
+
+def _by_status(status: str) -> int:
+    order = ("ok", "stopped", "diverged", "failed", "oom", "timeout", "lost", NOT_YET)
+    return order.index(status) if status in order else len(order)

@@ -1,0 +1,95 @@
+"""`python -m bench.store`: checks, merges and tidies a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+Results = Annotated[Path, typer.Option(help="Folder of the records.")]
+
+
+@app.command()
+def check(results: Results = Path("results")) -> int:
+    """Read every record and name the files that are broken or none of ours."""
+    from bench.store.care import check as problems_of
+    from bench.store.parts import part_files
+
+    _there(results)
+    problems = problems_of(results)
+    for line in problems:
+        print(line)
+    count = len(part_files(results, "runs"))
+    print(f"{count} records, {len(problems)} problem{'s' * (len(problems) != 1)}")
+    return 1 if problems else 0
+
+
+@app.command()
+def merge(sources: list[Path], results: Results = Path("results")) -> None:
+    """Bring the records of other results folders into this one; the first final record is kept."""
+    from bench.store.care import merge as merge_folders
+
+    count, remarks = merge_folders(results, sources)
+    for line in remarks:
+        print(line)
+    print(f"{count} runs came into {results}, {len(remarks)} remarks")
+
+
+@app.command()
+def orphans(
+    results: Results = Path("results"),
+    plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
+) -> None:
+    """List the records whose plugin source is no longer in the tree."""
+    from bench.plugins import find
+    from bench.store.care import orphans as orphans_of
+
+    _there(results)
+    found = orphans_of(results, find(plugins))
+    for run_id, why in found:
+        print(f"{run_id}  {why}")
+    print(f"{len(found)} orphans")
+
+
+@app.command()
+def prune(
+    results: Results = Path("results"),
+    plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without this only being said.")] = False,
+) -> None:
+    """Delete the orphans, and what killed writers left behind. Without --yes it only says so."""
+    from bench.plugins import find
+    from bench.store.care import orphans as orphans_of
+    from bench.store.care import prune as delete
+
+    _there(results)
+    found = orphans_of(results, find(plugins))
+    for run_id, why in found:
+        print(f"{run_id}  {why}")
+    if not yes:
+        print(f"{len(found)} orphans would be deleted; --yes does it")
+        return
+    print(f"{delete(results, [run_id for run_id, _ in found])} files deleted")
+
+
+@app.command()
+def document() -> None:
+    """Print docs/results.md, which is made from the schema."""
+    from bench.store.document import as_markdown
+
+    print(as_markdown(), end="")
+
+
+def _there(results: Path) -> None:
+    from bench.errors import BadInput
+
+    if not (results / "runs").is_dir():
+        raise BadInput(f"--results {results}: no results folder; it has no runs/")
+
+
+if __name__ == "__main__":
+    from bench.__main__ import run
+
+    run(app, name="python -m bench.store")

@@ -1,0 +1,116 @@
+"""`python -m bench.train`: trains one trial without Ray, recorded like a grid of one."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.config import FIELDS, Grid, canonical, make_trial
+from bench.config.grid import Block
+from bench.plugins.spelling import spell
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def train(
+    results: Path,
+    data_dir: Path | None,
+    plugins: Path | None,
+    device: str | None,
+    rerun: str | None,
+    keep_weights: str,
+    report: bool,
+    **fields: str | None,
+) -> int:
+    """Train one trial in this process, recorded like a grid of one.
+
+    Every field of a trial is an option; cells and regularizers are spelled name:key=value.
+    """
+    import hashlib
+
+    from bench.launch import Options, launch
+    from bench.plugins import find
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    trial = make_trial(dict(given), find(plugins), "bench.train")
+    name = f"train-{hashlib.sha256(canonical(trial).encode()).hexdigest()[:8]}"
+    grid = Grid(name, (Block(given, (), 1, "bench.train"),), where="bench.train")
+    options = Options(
+        results=results,
+        data_dir=data_dir,
+        plugins=plugins,
+        device=device,
+        backend="local",
+        jobs=0,
+        rerun=rerun,
+        keep_weights=keep_weights,
+        report=report,
+    )
+    return launch(grid, options, "train", sys.argv[1:])
+
+
+def _signature() -> inspect.Signature:
+    """One option per field of a trial, so that a new field needs no second list here."""
+    own: dict[str, tuple[Any, Any]] = {}
+    for name, default in FIELDS.items():
+        shown = {"emsize": "nhid", "min_lr": "lr / 4^6"}.get(name, spell(default))
+        option = typer.Option(f"--{name.replace('_', '-')}", help=f"[default: {shown}]")
+        own[name] = (Annotated[str | None, option], None)
+    own |= {
+        "results": (Annotated[Path, typer.Option(help="Folder of the records.")], Path("results")),
+        "data_dir": (
+            Annotated[
+                Path | None,
+                typer.Option(help="Folder of the corpora. [default: $BENCH_DATA or a cache]"),
+            ],
+            None,
+        ),
+        "plugins": (
+            Annotated[
+                Path | None,
+                typer.Option(help="A further folder that holds cells/ and regularizers/."),
+            ],
+            None,
+        ),
+        "device": (
+            Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Where to train.")],
+            None,
+        ),
+        "rerun": (
+            Annotated[
+                str | None, typer.Option(metavar="failed|all", help="Run it although recorded.")
+            ],
+            None,
+        ),
+        "keep_weights": (
+            Annotated[str, typer.Option(metavar="none|best", help="Keep the best weights.")],
+            "best",
+        ),
+        "report": (
+            Annotated[bool, typer.Option("--report/--no-report", help="Draw the report.")],
+            False,
+        ),
+    }
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, kind, default=default, annotation=annotation)
+            for name, (annotation, default) in own.items()
+        ],
+        return_annotation=int,
+    )
+
+
+train.__signature__ = _signature()  # type: ignore[attr-defined]
+train.__annotations__ = {p.name: p.annotation for p in _signature().parameters.values()}
+app.command()(train)
+
+
+if __name__ == "__main__":
+    from bench.__main__ import run
+
+    run(app, name="python -m bench.train")

@@ -1,0 +1,149 @@
+"""Runs trials; every end becomes a record. All that a backend calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench import provenance
+from bench.config import PROTOCOL, Trial, make_trial, select, sources_of
+from bench.plugins import build_regularizers, find, load_class
+
+Message = dict[str, Any]
+"""{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None."""
+Report = Callable[[Message], None]
+
+REUSABLE = frozenset({"ok", "diverged", "stopped"})
+"""After any other end a process is given up: what broke it may still be in it."""
+ERROR_CHARS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A trial on its way to a worker, with what travels beside it but is no part of it.
+
+    Only plain values, so that it travels as JSON. `data_dir` and `plugins` are absolute paths.
+    """
+
+    run_id: str
+    trial: dict[str, Any]
+    corpus_hash: str
+    sources: dict[str, str]
+    plugin_origin: str
+    data_dir: str
+    plugins: str | None
+    device: str
+    keep_weights: bool
+    git: dict[str, Any]
+    protocol: int = PROTOCOL
+
+
+class Mismatch(Exception):
+    """What the worker loaded is not what the driver hashed."""
+
+
+def base_record(job: Job) -> dict[str, Any]:
+    """Returns the columns that are known before a run, with its status `lost`."""
+    trial = Trial(**job.trial)
+    by_kind = {
+        kind: "+".join(h for key, h in sorted(job.sources.items()) if key.startswith(f"{kind}:"))
+        for kind in ("cell", "regularizer")
+    }
+    return {
+        **trial.model_dump(),
+        "run_id": job.run_id,
+        "protocol": job.protocol,
+        "corpus_hash": job.corpus_hash,
+        "cell_source": by_kind["cell"],
+        "regularizer_source": by_kind["regularizer"],
+        "plugin_origin": job.plugin_origin,
+        "seed": trial.seed,
+        "status": "lost",
+        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **job.git,
+    }
+
+
+def run_trials(jobs: Iterable[Job], report: Report) -> bool:
+    """Runs each job and reports its epochs and its record.
+
+    Returns whether the process may be used for further trials. Nothing but a KeyboardInterrupt
+    leaves this function: whatever a plugin raises is its trial's record.
+    """
+    reusable = True
+    for job in jobs:
+        record = base_record(job)
+        weights: bytes | None = None
+        report({"run_id": job.run_id, "start": True})
+        try:
+            provenance.reset_peak_memory(job.device)
+            columns, weights = _run(job, report)
+            record |= columns
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            record |= {
+                "status": "oom" if _is_oom(error) else "failed",
+                "error_type": type(error).__name__,
+                "error_text": traceback.format_exc()[-ERROR_CHARS:],
+            }
+        record |= provenance.of_process(job.device)
+        record["peak_mem_bytes"] = provenance.peak_memory(job.device)
+        report({"run_id": job.run_id, "record": record, "weights": weights})
+        reusable = reusable and record["status"] in REUSABLE
+    return reusable
+
+
+def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
+    # Before the first CUDA call of the process, or cuDNN's recurrences are not deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    from bench.corpora import check_length, load
+    from bench.loop import Trainer, prepare_thread
+
+    device = torch.device(job.device)
+    prepare_thread(device)
+    registry = find(Path(job.plugins) if job.plugins else None)
+    trial = make_trial(job.trial, registry, f"trial {job.run_id}")
+    if job.protocol != PROTOCOL:
+        raise Mismatch(f"protocol: the driver's is {job.protocol}, this worker's {PROTOCOL}")
+    found = sources_of(trial, registry)
+    if found != job.sources:
+        raise Mismatch(f"plugin source: the driver hashed {job.sources}, this worker {found}")
+    cell, regularizers = select(trial, registry)
+    columns: dict[str, Any] = {
+        "cell_hparams": json.dumps(cell.hparams, sort_keys=True),
+        "regularizer_hparams": json.dumps(
+            {one.plugin.name: one.hparams for one in regularizers}, sort_keys=True
+        ),
+    }
+    corpus = load(trial.corpus, Path(job.data_dir), job.corpus_hash)
+    check_length(corpus, bptt=trial.bptt, batch_size=trial.batch_size)
+    make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
+    trainer = Trainer(trial, corpus, make_cell, build_regularizers(regularizers), device)
+    prepare_thread(device)  # importing and building the plugins may have changed it
+    for epoch in trainer.epochs():
+        report({"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}})
+    columns |= trainer.result()
+    weights = None
+    if job.keep_weights and columns["status"] == "ok":
+        from safetensors.torch import save
+
+        weights = save({k: t.contiguous().cpu() for k, t in trainer.best_weights.items()})
+    return columns, weights
+
+
+def _is_oom(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

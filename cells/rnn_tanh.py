@@ -1,0 +1,30 @@
+"""Plain tanh RNN on torch's fused kernel: cuDNN on a GPU.
+
+h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh).
+
+Shapes: W_ih [H,I], W_hh [H,H], both biases [H]; state (h,), [B,H]. All uniform in +-1/sqrt(H).
+
+Elman 1990.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Noise, State
+
+
+class Cell(nn.Module):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(input_size, hidden_size, nonlinearity="tanh")
+
+    def initial_state(self, batch_size: int) -> State:
+        weight = self.rnn.weight_hh_l0
+        size = (batch_size, self.rnn.hidden_size)
+        return (torch.zeros(size, device=weight.device, dtype=weight.dtype),)
+
+    def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
+        raw, h_n = self.rnn(x, state[0].unsqueeze(0))
+        return raw, (h_n.squeeze(0),)

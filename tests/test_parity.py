@@ -1,0 +1,62 @@
+"""50 training steps on Penn Treebank text give the losses of a plain PyTorch trainer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.config import Trial, make_trial, select
+from bench.corpora import load
+from bench.corpora.windows import windows
+from bench.loop import Trainer, prepare_thread
+from bench.plugins import build_regularizers, find, load_class
+from tests.plain_lm import losses
+
+STEPS = 50
+SIZES = {"nhid": 24, "batch_size": 8, "bptt": 12, "lr": 5.0, "clip": 0.25, "wdecay": 1e-4}
+
+
+def make_trainer(trial: Trial, data: Path) -> Trainer:
+    registry = find()
+    cell, regularizers = select(trial, registry)
+    return Trainer(
+        trial,
+        load(trial.corpus, data),
+        functools.partial(load_class(cell.plugin), **cell.hparams),
+        build_regularizers(regularizers),
+        torch.device("cpu"),
+    )
+
+
+@pytest.mark.parametrize("regularizer", ["none", "ar:alpha=2+tar:beta=1"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+def test_losses_equal_a_plain_trainer(cell: str, regularizer: str, real_data: Path) -> None:
+    prepare_thread(torch.device("cpu"))
+    rates = {"dropout": 0, "dropouti": 0, "dropouth": 0}
+    values = {"corpus": "ptb", "cell": cell, "regularizer": regularizer, "precision": "fp64"}
+    trial = make_trial(values | rates | SIZES, find(), "test")
+    trainer = make_trainer(trial, real_data)
+    weights = {name: t.clone() for name, t in trainer.model.state_dict().items()}
+    penalised = regularizer != "none"
+    theirs = losses(
+        cell,
+        weights,
+        torch.tensor(trainer.corpus.train, dtype=torch.long),
+        **SIZES,
+        alpha=2.0 * penalised,
+        beta=1.0 * penalised,
+    )
+    state = trainer.model.initial_state(trial.batch_size)
+    trainer.model.train()
+    ours = []
+    for tokens, targets in windows(trainer.columns, trial.bptt):
+        nll, _, _, state = trainer.train_window(tokens, targets, state)
+        ours.append(float(nll))
+        if len(ours) == STEPS:
+            break
+    expected = [next(theirs) for _ in range(STEPS)]
+    assert ours == pytest.approx(expected, rel=0, abs=1e-8)
+    assert expected[-1] < expected[0] - 1, "the steps must have moved the weights"

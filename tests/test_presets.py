@@ -1,0 +1,184 @@
+"""The grids and the published figures that travel with the harness."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.config import Expansion, expand, load_grid, preset_names
+from bench.plugins import find
+
+PRESETS = Path(__file__).resolve().parent.parent / "bench" / "presets"
+PUBLISHED = PRESETS.parent / "published.csv"
+PAPER = [
+    "paper-ar",
+    "paper-tar",
+    "paper-ptb",
+    "paper-wt2",
+    "paper-cells",
+    "paper-ablations",
+]
+COLUMNS = [
+    "model",
+    "cell",
+    "regularizer",
+    "corpus",
+    "nhid",
+    "num_params_millions",
+    "valid_ppl",
+    "test_ppl",
+    "source",
+    "mark",
+    "note",
+]
+
+
+def expanded(name: str) -> Expansion:
+    return expand(load_grid(name), find())
+
+
+def mappings(value: object) -> list[dict[str, Any]]:
+    """Every mapping inside a grid file."""
+    found = []
+    if isinstance(value, dict):
+        found.append(value)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            found += mappings(item)
+    return found
+
+
+def half_set(data: object) -> list[dict[str, Any]]:
+    """The mappings that set one of the paper's two `dp` rates and forget the other."""
+    return [each for each in mappings(data) if ("dropout" in each) != ("dropouti" in each)]
+
+
+def test_a_half_set_rate_is_noticed() -> None:
+    assert half_set({"base": {"dropout": 0.5, "dropouti": 0.5}}) == []
+    assert half_set({"base": {"dropout": 0.5}})
+    assert half_set({"blocks": [{"axes": {"size": [{"nhid": 1500, "dropouti": 0.65}]}}]})
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_dropout_comes_with_dropouti(name: str) -> None:
+    assert half_set(yaml.safe_load((PRESETS / f"{name}.yaml").read_text())) == []
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_under_its_own_name(name: str) -> None:
+    assert load_grid(name).name == name
+    assert expanded(name).trials
+
+
+@pytest.mark.parametrize("name", [*PAPER, "paper", "ptb-small"])
+def test_comments_say_where_it_comes_from(name: str) -> None:
+    lines = (PRESETS / f"{name}.yaml").read_text().splitlines()
+    comments = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    assert "Source:" in comments
+    if name in PAPER:
+        assert "1708.01009" in comments
+        assert "Unknown:" in comments
+        assert re.search(r"\bcoefficients\b.*\bours\b", comments, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "trials"),
+    [
+        ("paper-ar", 35),
+        ("paper-tar", 35),
+        ("paper-ptb", 30),
+        ("paper-wt2", 10),
+        ("paper-cells", 20),
+        ("paper-ablations", 35),
+        ("ptb-small", 2),
+    ],
+)
+def test_sizes(name: str, trials: int) -> None:
+    expansion = expanded(name)
+    assert len(expansion.trials) == trials
+    assert expansion.merged == 0 and not expansion.skipped
+
+
+def test_paper_holds_all_once() -> None:
+    whole = expanded("paper")
+    parts = [trial for name in PAPER for trial in expanded(name).trials]
+    assert set(whole.trials) == set(parts)
+    assert len(whole.trials) == len(set(parts))
+    # `none` at 650 units stands in four parts, ar+tar at 650 units in two; five repetitions each.
+    assert whole.merged == len(parts) - len(set(parts)) == 20
+
+
+@pytest.mark.parametrize(("name", "spelling"), [("paper-ar", "ar"), ("paper-tar", "tar")])
+def test_six_integer_coefficients(name: str, spelling: str) -> None:
+    kinds = {trial.regularizer for trial in expanded(name).trials} - {"none"}
+    values = {re.fullmatch(rf"{spelling}(?::\w+=(\d+))?(?:\.0)?", kind) for kind in kinds}
+    assert None not in values and len(values) == 6
+
+
+def test_ablations_change_one_factor_at_a_time() -> None:
+    trials = {(t.regularizer, t.clip) for t in expanded("paper-ablations").trials}
+    assert len({regularizer for regularizer, clip in trials if clip == 0.25}) == 5
+    at_ten = {regularizer for regularizer, clip in trials if clip == 10}
+    assert at_ten < {regularizer for regularizer, _ in trials} and len(at_ten) == 2
+
+
+def test_paper_ptb_sizes() -> None:
+    trials = expanded("paper-ptb").trials
+    assert {(t.nhid, t.dropout, t.dropouti, t.dropouth) for t in trials} == {
+        (650, 0.5, 0.5, 0.3),
+        (950, 0.5, 0.5, 0.3),
+        (1500, 0.65, 0.65, 0.3),
+    }
+
+
+def test_weights_are_kept_where_text_is_to_be_sampled() -> None:
+    assert load_grid("ptb-small").keep_weights == "best"
+    assert all(load_grid(name).keep_weights == "none" for name in [*PAPER, "paper"])
+
+
+def published() -> list[dict[str, str]]:
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        assert reader.fieldnames == COLUMNS
+        return list(reader)
+
+
+def test_published_figures_are_seen_ones_and_parse() -> None:
+    registry = find()
+    rows = published()
+    assert len(rows) > 50
+    for row in rows:
+        assert None not in row and row["model"] and row["source"], row
+        assert row["mark"] in ("V1", "V2"), row
+        assert row["corpus"] in ("ptb", "wikitext-2"), row
+        assert row["cell"] == "" or row["cell"] in registry["cell"], row
+        assert row["regularizer"] == "" or row["regularizer"] in registry["regularizer"], row
+        assert row["nhid"] == "" or int(row["nhid"]) > 0, row
+        assert row["num_params_millions"] == "" or float(row["num_params_millions"]) > 0, row
+        scores = [float(row[key]) for key in ("valid_ppl", "test_ppl") if row[key]]
+        assert row["test_ppl"] and all(40 < score < 250 for score in scores), row
+
+
+def test_published_figures_stand_once() -> None:
+    keys = [
+        (row["model"], row["corpus"], row["nhid"], row["num_params_millions"], row["source"])
+        for row in published()
+    ]
+    assert len(keys) == len(set(keys))
+    scores = [
+        (row["corpus"], row["valid_ppl"], row["test_ppl"], row["source"]) for row in published()
+    ]
+    assert len(scores) == len(set(scores))
+
+
+def test_no_cell_of_the_table_is_a_formula() -> None:
+    """A spreadsheet runs what begins like one."""
+    assert not [
+        v for row in published() for v in row.values() if v.startswith(("=", "+", "-", "@"))
+    ]
