@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ VERBS = {
     "generate": "sample text from a run's best weights",
 }
 BAD_INPUT, INTERRUPTED = 2, 130
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 def run(app: typer.Typer, argv: list[str] | None = None, name: str | None = None) -> None:
@@ -30,6 +33,8 @@ def run(app: typer.Typer, argv: list[str] | None = None, name: str | None = None
     """
     import typer.main
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text
     command = typer.main.get_command(app)
     try:
         code = command.main(args=argv, prog_name=name, standalone_mode=False)
@@ -44,6 +49,13 @@ def run(app: typer.Typer, argv: list[str] | None = None, name: str | None = None
     except BrokenPipeError:  # `… | head` has read enough
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # The net below what each verb says itself: a path that cannot be, a disk that is full.
+        if error.filename is None and error.errno not in _DISK:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"bench: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except Exception as error:
         # Usage errors are click's, and some versions of typer carry a click of their own: they
         # are known by what they can do.
@@ -72,8 +84,10 @@ def main(argv: list[str] | None = None) -> None:
     if verb not in VERBS:
         print(f"bench: no such verb: {one_line(verb, 60)}. {nearest(verb, VERBS)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    package = "plugins corpora store report".split()
-    module = importlib.import_module(f"bench.{verb}.__main__" if verb in package else f"bench.{verb}")
+    package = ["plugins", "corpora", "store", "report"]
+    module = importlib.import_module(
+        f"bench.{verb}.__main__" if verb in package else f"bench.{verb}"
+    )
     run(module.app, words[1:], f"bench {verb}")
 
 

@@ -19,10 +19,13 @@ class BadInput(Exception):
 
 
 def one_line(text: object, limit: int = 400) -> str:
-    """Returns `text` as a single printable line of at most `limit` characters."""
+    """Returns `text` as a single printable line of at most `limit` characters, cut in its middle."""
     line = " ".join(str(text).split())
     line = "".join(ch if ch.isprintable() else "?" for ch in line)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    if len(line) <= limit:
+        return line
+    end = limit // 3  # a message's end says what to do about it
+    return f"{line[: limit - 1 - end]}…{line[-end:]}"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,38 @@ def real_data() -> Path:
     if os.environ.get("CI"):
         pytest.fail("BENCH_DATA holds no corpora, and CI must not skip the tests that need them")
     pytest.skip("needs the real corpora: set BENCH_DATA to a folder that holds ptb/")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb ended with."""
+
+    code: object
+    out: str
+    err: str
+
+
+Verb = Callable[..., Outcome]
+
+
+@pytest.fixture
+def verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Verb:
+    """Runs `bench VERB …` in this process, in the folder `tmp_path`: verb("grid", "x.yaml")."""
+    from bench.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "no-data"))
+
+    def call(*words: object) -> Outcome:
+        argv = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["bench", *argv])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        captured = capsys.readouterr()
+        return Outcome(end.value.code, captured.out, captured.err)
+
+    return call

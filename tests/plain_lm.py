@@ -55,4 +55,4 @@ def losses(
         with torch.no_grad():
             for p, g in zip(parameters, gradients, strict=True):
                 p -= lr * (scale * g + wdecay * p)
-        yield float(nll)
+        yield float(nll.detach())

@@ -127,7 +127,10 @@ class Rogue(nn.Module):
     ("answer", "message"),
     [
         (None, "tuple of 2, not NoneType"),
-        ((torch.zeros(2, 3, 5), (torch.zeros(3, 6),)), r"raw \[2, 3, 5\]; \[T,B,H\] is \[2, 3, 6\]"),
+        (
+            (torch.zeros(2, 3, 5), (torch.zeros(3, 6),)),
+            r"raw \[2, 3, 5\]; \[T,B,H\] is \[2, 3, 6\]",
+        ),
         ((torch.zeros(2, 3, 6), torch.zeros(3, 6)), "no tuple of tensors"),
         ((torch.zeros(2, 3, 6), (), torch.zeros(2, 3, 6)), "tuple of 2, not a tuple of 3"),
     ],

@@ -105,4 +105,6 @@ def test_check_lists_every_problem_and_nothing_else(folders: tuple[Path, Path]) 
 
 def test_docs_results_is_made_from_the_schema() -> None:
     page = Path(__file__).parent.parent / "docs" / "results.md"
-    assert page.read_text() == as_markdown(), "run: python -m bench.store document > docs/results.md"
+    assert page.read_text() == as_markdown(), (
+        "run: python -m bench.store document > docs/results.md"
+    )

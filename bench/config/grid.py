@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from bench.plugins.spelling import NAME
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 MAX_TRIALS = 200_000
+MAX_BLOCKS = 10_000
 _TOP = ("name", "description", "base", "axes", "reps", "blocks", "include", "keep_weights")
 _BLOCK = ("base", "axes", "reps")
 
@@ -73,8 +76,10 @@ def load_grid(source: str) -> Grid:
 
 def _load(source: str, folder: Path, above: tuple[str, ...]) -> Grid:
     is_file = source.endswith((".yaml", ".yml")) or "/" in source
-    path = folder / source if is_file else PRESETS / f"{source}.yaml"
     where = source if is_file else f"preset {source}"
+    if "\0" in source:
+        raise BadInput(f"{where}: no such file")
+    path = Path(os.path.realpath(folder / source)) if is_file else PRESETS / f"{source}.yaml"
     if not is_file and source not in preset_names():
         raise BadInput(
             f"no preset is called {one_line(source, 60)!r} (a file's name ends in .yaml). "
@@ -82,6 +87,8 @@ def _load(source: str, folder: Path, above: tuple[str, ...]) -> Grid:
         )
     if str(path) in above:
         raise BadInput(f"{where}: includes itself: {' -> '.join([*above, str(path)])}")
+    if len(above) > 20:
+        raise BadInput(f"{where}: includes more than 20 files deep")
     data = read(path, where)
     _known(data, _TOP, where)
     name = check_name(data.get("name", path.stem), where)
@@ -94,6 +101,8 @@ def _load(source: str, folder: Path, above: tuple[str, ...]) -> Grid:
         raise BadInput(f"{where}: include must be a list of presets or files")
     for other in include:
         blocks += _load(other, path.parent, (*above, str(path))).blocks
+        if len(blocks) > MAX_BLOCKS:
+            raise BadInput(f"{where}: more than {MAX_BLOCKS:,} blocks, those of include counted")
     if not blocks:
         raise BadInput(f"{where}: an empty grid; give base, axes, blocks or include")
     return Grid(name, tuple(blocks), keep, where)
@@ -112,6 +121,11 @@ def _blocks(data: dict[str, Any], where: str) -> list[Block]:
     reps = _reps(data.get("reps", 1), where)
     if "blocks" not in data:
         if "base" not in data and "axes" not in data:
+            if "reps" in data:
+                raise BadInput(
+                    f"{where}: reps counts for base, axes and blocks here, of which "
+                    "there are none; write it in the files that are included"
+                )
             return []
         return [Block(base, _axes(data, base, where), reps, where)]
     if "axes" in data:
@@ -275,7 +289,14 @@ def _skip_reason(trial: Trial, registry: Registry) -> str | None:
     build_regularizers(regularizers)  # their own range checks, before anything starts
     for one in (cell, *regularizers):
         skip = getattr(load_class(one.plugin), "skip", None)
-        reason = skip(trial) if skip else None
+        try:
+            reason = skip(trial) if skip else None
+        except Exception as error:
+            raise BadInput(
+                f"{one.plugin.kind} {one.spelling}: its skip(trial) fails: "
+                f"{type(error).__name__}: {one_line(error, 200)}",
+                detail=traceback.format_exc(),
+            ) from error
         if reason:
             return one_line(reason, 200)
     return None

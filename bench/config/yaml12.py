@@ -12,6 +12,9 @@ from bench.errors import BadInput, one_line
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
+_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -32,9 +35,7 @@ for _tag, _pattern, _first in (
         re.compile(f"^(?:{_pattern})$"),
         [ch if ch != "\0" else "" for ch in _first],
     )
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 _Loader.add_constructor(
     "tag:yaml.org,2002:float",
     lambda loader, node: float(re.sub(r"^([-+]?)\.(inf|nan)", r"\1\2", node.value.lower())),
@@ -70,12 +71,14 @@ def parse(text: str, where: str) -> dict[str, Any]:
             _check(node, where, [], [0])
             value = loader.construct_document(node)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f" line {mark.line + 1}:" if mark else ""
         raise BadInput(f"{where}:{line} {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+    except RecursionError:
+        raise BadInput(f"{where}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise BadInput(f"{where}: not valid YAML: {one_line(error, 200)}") from None
     if not isinstance(value, dict):
         raise BadInput(f"{where}: must be a mapping (`axes: …`), not {type(value).__name__}")
@@ -88,6 +91,8 @@ def _check(node: yaml.Node, where: str, above: list[yaml.Node], count: list[int]
     if count[0] > MAX_NODES:
         raise BadInput(f"{where}: holds more than {MAX_NODES:,} values")
     line = node.start_mark.line + 1
+    if node.tag not in _TAGS:
+        raise BadInput(f"{where}: line {line}: {one_line(node.tag, 60)} is no type of a grid file")
     if any(node is other for other in above):
         raise BadInput(f"{where}: line {line}: an alias that holds itself")
     if len(above) > 50:

@@ -104,15 +104,15 @@ def gradients(make: MakeCell) -> None:
     cell = _double(make).train()
     x = _input().requires_grad_()
     copy = x.detach().clone()
-    state = cell.initial_state(B)  # type: ignore[operator]
-    states = [s.clone() for s in state]
-    _, state, _ = _call(cell, x, state, _noise())  # so that the state is not zero
+    first = cell.initial_state(B)  # type: ignore[operator]
+    copies = [s.detach().clone() for s in first]
+    _, state, _ = _call(cell, x, first, _noise())  # so that the state is not zero
+    for a, b in zip(first, copies, strict=True):
+        assert torch.equal(a, b), "forward changes its state in place"
     raw, after, _ = _call(cell, x, tuple(s.detach() for s in state), _noise())
-    (raw.square().mean() + sum(s.square().mean() for s in after)).backward()
+    loss = raw.square().mean() + sum(s.square().mean() for s in after)
+    loss.backward()  # type: ignore[no-untyped-call]
     assert torch.equal(x.detach(), copy), "forward changes its input in place"
-    fresh = cell.initial_state(B)  # type: ignore[operator]
-    for a, b in zip(states, fresh, strict=True):
-        assert torch.equal(a, b), "forward changes the initial state in place"
     for name, parameter in [("x", x), *cell.named_parameters()]:
         if not parameter.requires_grad:
             continue

@@ -6,7 +6,7 @@ Windows of text for the training loop are in `bench.corpora.windows`, which need
 from __future__ import annotations
 
 from bench.corpora.corpus import Corpus, check_length, load
-from bench.corpora.fetch import fetch
+from bench.corpora.download import fetch
 from bench.corpora.spelling import canonical, identity, names
 from bench.corpora.texts import cache_dir, default_data_dir, text_hash
 

@@ -31,7 +31,7 @@ def corpora(context: typer.Context) -> None:
 @app.command("list")
 def list_corpora(data_dir: DataDir = None) -> None:
     """Lists the corpora and whether their texts are here."""
-    from bench.corpora.fetch import local_path
+    from bench.corpora.download import local_path
     from bench.corpora.sources import REMOTE, SPLITS
 
     where = _folder(data_dir)

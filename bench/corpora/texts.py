@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bench import synthetic
-from bench.corpora import fetch
+from bench.corpora import download
 from bench.corpora.sources import REMOTE, SPLITS
 from bench.corpora.spelling import FOLDER, SYNTHETIC, folder_path, parse, synthetic_options
 from bench.errors import BadInput, one_line
@@ -39,7 +39,7 @@ def default_data_dir() -> Path:
     return cache_dir() / "data"
 
 
-def text_hash(spelling: str, data_dir: Path, say: fetch.Say = lambda line: None) -> str:
+def text_hash(spelling: str, data_dir: Path, say: download.Say = lambda line: None) -> str:
     """Returns the hash of a corpus: SHA-256 over the SHA-256 of its three texts, as 64 hex digits.
 
     Afterwards the texts are known to be there and right: `ptb` and `wikitext-2` are downloaded
@@ -51,15 +51,15 @@ def text_hash(spelling: str, data_dir: Path, say: fetch.Say = lambda line: None)
         options = synthetic_options(spelling)
         return combined(dict(zip(SPLITS, _synthetic_hashes(*options.values()), strict=True)))
     if name in REMOTE:
-        fetch.fetch(name, data_dir, say)
+        download.fetch(name, data_dir, say)
     found = {}
     for split, path in text_paths(spelling, data_dir).items():
         try:
-            found[split] = _checked_hash(name, path) if name == FOLDER else fetch.sha256_of(path)
+            found[split] = _checked_hash(name, path) if name == FOLDER else download.sha256_of(path)
         except OSError as error:
             raise unreadable(name, path, error) from error
         if name in REMOTE:
-            fetch.check(name, split, path, found[split])
+            download.check(name, split, path, found[split])
     return combined(found)
 
 
@@ -89,7 +89,7 @@ def text_paths(spelling: str, data_dir: Path) -> dict[str, Path]:
         return {split: _in_folder(folder, split) for split in SPLITS}
     paths = {}
     for split in SPLITS:
-        path = fetch.local_path(name, split, data_dir)
+        path = download.local_path(name, split, data_dir)
         if path is None:
             file = REMOTE[name].texts[split].name
             raise BadInput(f"corpus {name}: put {file} at {data_dir / name / file}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bench.errors import one_line
-from bench.plugins.source_hash import imported_parts, source_hash
+from bench.errors import BadInput, one_line
+from bench.plugins.source_hash import parts, source_hash
 from bench.plugins.spelling import NAME, Param, Value
 
 CLASS = {"cell": "Cell", "regularizer": "Regularizer"}
@@ -58,16 +60,17 @@ class _Broken(Exception):
 
 def read(path: Path, kind: str, origin: str) -> Plugin:
     """Reads one plugin file; whatever is wrong with it becomes `broken`."""
-    plugin = Plugin(kind, path.stem, path, origin)
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-    except SyntaxError as error:
-        return _broken(plugin, f"{path}:{error.lineno}: {error.msg}")
-    except (OSError, ValueError) as error:
-        return _broken(plugin, f"{path}: {error}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its syntax; they come when it is imported
+        return _read(Plugin(kind, path.stem, path, origin))
+
+
+def _read(plugin: Plugin) -> Plugin:
+    path, kind, origin = plugin.path, plugin.kind, plugin.origin
     try:
         if not NAME.fullmatch(path.stem):
             raise _Broken("its file name is no plugin name; use letters, digits, and . _ -")
+        tree = ast.parse(path.read_bytes(), str(path))
         _check_imports(tree, path)
         node = _find_class(tree, CLASS[kind])
         params = _cell_params(node) if kind == "cell" else _regularizer_params(node)
@@ -78,34 +81,59 @@ def read(path: Path, kind: str, origin: str) -> Plugin:
             origin,
             ast.get_docstring(tree) or ast.get_docstring(node) or "",
             tuple(params),
-            _flags(node),
+            _flags(node, params),
             source_hash(path),
         )
-    except (_Broken, SyntaxError, OSError) as error:
+    except SyntaxError as error:
+        return _broken(plugin, f"{error.filename or path}:{error.lineno or 1}: {error.msg}")
+    except (_Broken, OSError, ValueError) as error:
         return _broken(plugin, f"{path}: {error}")
+    except (RecursionError, MemoryError):
+        return _broken(plugin, f"{path}: its expressions are nested too deeply")
 
 
 def _broken(plugin: Plugin, cause: str) -> Plugin:
-    return Plugin(
-        plugin.kind, plugin.name, plugin.path, plugin.origin, broken=one_line(cause, 300)
-    )
+    return Plugin(plugin.kind, plugin.name, plugin.path, plugin.origin, broken=one_line(cause, 300))
 
 
 def _check_imports(tree: ast.Module, path: Path) -> None:
-    # Only imports at the top level: one inside `try` or `if TYPE_CHECKING` may rightly be absent.
-    for node in tree.body:
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module]
-        for name in names:
-            root = name.split(".")[0]
-            if root != "bench" and importlib.util.find_spec(root) is None:
-                raise _Broken(f"imports {root!r}, which is not installed")
-    for stem in imported_parts(tree):
-        if not (path.parent / f"{stem}.py").is_file():
-            raise _Broken(f"imports {stem}.py, which is not beside it")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            stems = [node.module] if node.module else [alias.name for alias in node.names]
+            for stem in stems:
+                if node.level > 1 or not stem.startswith("_"):
+                    raise _Broken(
+                        f"imports {'.' * node.level}{stem}; what is shared goes into a part beside "
+                        "it, whose name begins with _"
+                    )
+                if not (path.parent / f"{stem}.py").is_file():
+                    raise _Broken(f"imports {stem}.py, which is not beside it")
+    for file in parts(path):
+        # Only the top level: an import inside `try` or `if TYPE_CHECKING` may rightly be absent.
+        for node in ast.parse(file.read_bytes(), str(file)).body:
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module == "bench":
+                names = [f"bench.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            for name in names:
+                _check_import(name, file)
+
+
+def _check_import(name: str, file: Path) -> None:
+    root = name.split(".")[0]
+    if root in FOLDER.values():
+        raise _Broken(f"{file.name} imports {root!r} by name; write `from ._part import …`")
+    if root == "bench" and name != "bench.api":
+        raise _Broken(f"{file.name} imports {name}; of the harness a plugin needs bench.api alone")
+    try:
+        found = root == "bench" or importlib.util.find_spec(root) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        found = True
+    if not found:
+        raise _Broken(f"{file.name} imports {root!r}, which is not installed")
 
 
 def _find_class(tree: ast.Module, name: str) -> ast.ClassDef:
@@ -125,6 +153,8 @@ def _cell_params(node: ast.ClassDef) -> list[Param]:
                     "Cell.__init__ must take (self, input_size, hidden_size, *, hyper-parameters), "
                     f"not ({', '.join(positional)})"
                 )
+            if item.args.vararg or item.args.kwarg:
+                raise _Broken("Cell.__init__ must name each hyper-parameter, without * and **")
             pairs = zip(item.args.kwonlyargs, item.args.kw_defaults, strict=True)
             return [_param(arg.arg, arg.annotation, default) for arg, default in pairs]
     raise _Broken("Cell has no __init__(self, input_size, hidden_size, *, hyper-parameters)")
@@ -143,38 +173,48 @@ def _regularizer_params(node: ast.ClassDef) -> list[Param]:
 def _param(name: str, annotation: ast.expr | None, default: ast.expr | None) -> Param:
     if default is None:
         raise _Broken(f"hyper-parameter {name} has no default")
-    try:
-        value: Value = ast.literal_eval(default)
-    except ValueError:
-        raise _Broken(f"hyper-parameter {name}: its default must be a literal") from None
+    value: Value = _literal(default, f"hyper-parameter {name}: its default")
     text = ast.unparse(annotation) if annotation else ""
     if text in ("int", "float", "bool", "str"):
         param = Param(name, text, value)
     elif isinstance(annotation, ast.Subscript) and text.split("[")[0].endswith("Literal"):
         items = annotation.slice
         nodes = items.elts if isinstance(items, ast.Tuple) else [items]
-        param = Param(name, "choice", value, tuple(ast.literal_eval(n) for n in nodes))
+        choices = tuple(_literal(n, f"hyper-parameter {name}: each choice") for n in nodes)
+        param = Param(name, "choice", value, choices)
     else:
         raise _Broken(
             f"hyper-parameter {name}: annotate it int, float, bool, str or Literal[...], "
             f"not {text or 'nothing'}"
         )
     try:
-        return Param(name, param.type, param.coerce(value, "default"), param.choices)
-    except Exception as error:
-        raise _Broken(f"hyper-parameter {name}: {error}") from None
+        return Param(name, param.type, param.coerce(value, "its default"), param.choices)
+    except BadInput as error:
+        raise _Broken(str(error)) from None
 
 
-def _flags(node: ast.ClassDef) -> dict[str, object]:
+def _literal(node: ast.expr, what: str) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise _Broken(f"{what} must be a literal") from None
+
+
+def _flags(node: ast.ClassDef, params: list[Param]) -> dict[str, object]:
     flags: dict[str, object] = dict(_FLAGS) | {"needs": ()}
     for item in node.body:
-        target = item.target if isinstance(item, ast.AnnAssign) else None
-        if isinstance(item, ast.Assign) and len(item.targets) == 1:
-            target = item.targets[0]
-        if isinstance(target, ast.Name) and target.id in flags:
-            value = item.value  # type: ignore[attr-defined]
-            try:
-                flags[target.id] = ast.literal_eval(value) if value else None
-            except ValueError:
-                raise _Broken(f"{target.id} must be a literal") from None
+        if isinstance(item, ast.AnnAssign):
+            targets: list[ast.expr] = [item.target]
+        elif isinstance(item, ast.Assign):
+            targets = item.targets
+        else:
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in flags and item.value is not None:
+                flags[target.id] = _literal(item.value, target.id)
+    needs, scale = flags["needs"], flags["coefficient"]
+    if not isinstance(needs, tuple) or not set(needs) <= {"memory"}:
+        raise _Broken(f'needs must be () or ("memory",), not {needs!r}')
+    if scale is not None and scale not in [p.name for p in params if p.type in ("int", "float")]:
+        raise _Broken(f"coefficient names {scale!r}, which is no number among its fields")
     return flags

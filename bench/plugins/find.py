@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def find(extra: Path | None = None) -> Registry:
     """
     origins = [(tree(), "tree")]
     if extra is not None:
-        if not any((extra / folder).is_dir() for folder in FOLDER.values()):
+        if not any(os.path.isdir(extra / folder) for folder in FOLDER.values()):  # noqa: PTH112 - False, too, for a name that cannot be
             raise BadInput(
                 f"--plugins {extra}: it must be a folder that holds cells/ or regularizers/"
             )
@@ -43,7 +44,7 @@ def find(extra: Path | None = None) -> Registry:
     for root, origin in origins:
         for kind, folder in FOLDER.items():
             for path in sorted((root / folder).glob("*.py")):
-                if path.name.startswith("_"):
+                if path.name.startswith(("_", ".")):  # a shared part, or an editor's own file
                     continue
                 plugin = read(path, kind, origin)
                 other = registry[kind].setdefault(plugin.name, plugin)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -12,12 +11,15 @@ import re
 import sys
 import traceback
 import types
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput, one_line
 from bench.plugins.facts import CLASS, Plugin
 from bench.plugins.find import Selected
+
+_PREFIX = "_bench_"
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
@@ -27,6 +29,19 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
         path = self.get_filename(fullname)
         code: types.CodeType = self.source_to_code(self.get_data(path), path)
         return code
+
+
+class _Parts(MetaPathFinder):
+    """Finds the shared parts of the packages that `_package` makes, and nothing else."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if not fullname.startswith(_PREFIX) or not path:
+            return None
+        file = Path(path[0]) / f"{fullname.rpartition('.')[2]}.py"
+        if not file.is_file():
+            return None
+        loader = _SourceLoader(fullname, str(file))
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
 def load_class(plugin: Plugin) -> Any:
@@ -85,7 +100,9 @@ def build_regularizers(chosen: tuple[Selected, ...]) -> list[tuple[Any, float]]:
 
 def _package(folder: Path) -> str:
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    name = f"_bench_{folder.name}_{digest}"
+    name = f"{_PREFIX}{folder.name}_{digest}"
+    if not any(isinstance(finder, _Parts) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Parts())
     if name not in sys.modules:
         package = types.ModuleType(name)
         package.__path__ = [str(folder)]
@@ -97,7 +114,7 @@ def _drop_parts(package: str) -> None:
     # A plugin loaded anew must see its shared parts as they are on disk now.
     for name in [n for n in sys.modules if n.startswith(f"{package}._")]:
         del sys.modules[name]
-    importlib.invalidate_caches()
+        vars(sys.modules[package]).pop(name.rpartition(".")[2], None)
 
 
 def _check_class(plugin: Plugin, loaded: Any) -> None:
@@ -110,7 +127,8 @@ def _check_class(plugin: Plugin, loaded: Any) -> None:
         if not issubclass(loaded, torch.nn.Module):
             raise BadInput(f"{where}: Cell must be a torch.nn.Module")
         for method in ("forward", "initial_state"):
-            if not callable(getattr(loaded, method, None)):
+            found = getattr(loaded, method, None)
+            if not callable(found) or found is torch.nn.Module.forward:
                 raise BadInput(f"{where}: Cell has no method {method}")
         parameters = list(inspect.signature(loaded).parameters)[2:]
     else:

@@ -68,7 +68,7 @@ def _float(value: object) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number + 0.0 if math.isfinite(number) else None  # -0 is 0
 
 
 def _bool(value: object) -> bool | None:
