@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.config import Trial, make_trial, select
-from bench.corpora import load
+from bench.config import make_trial
 from bench.corpora.windows import windows
-from bench.loop import Trainer, prepare_thread
-from bench.plugins import build_regularizers, find, load_class
+from bench.plugins import find
 from tests.plain_lm import losses
+from tests.trainers import make_trainer
 
 STEPS = 50
 SIZES = {"nhid": 24, "batch_size": 8, "bptt": 12, "lr": 5.0, "clip": 0.25, "wdecay": 1e-4}
 
 
-def make_trainer(trial: Trial, data: Path) -> Trainer:
-    registry = find()
-    cell, regularizers = select(trial, registry)
-    return Trainer(
-        trial,
-        load(trial.corpus, data),
-        functools.partial(load_class(cell.plugin), **cell.hparams),
-        build_regularizers(regularizers),
-        torch.device("cpu"),
-    )
-
-
 @pytest.mark.parametrize("regularizer", ["none", "ar:alpha=2+tar:beta=1"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
 def test_losses_equal_a_plain_trainer(cell: str, regularizer: str, real_data: Path) -> None:
-    prepare_thread(torch.device("cpu"))
     rates = {"dropout": 0, "dropouti": 0, "dropouth": 0}
     values = {"corpus": "ptb", "cell": cell, "regularizer": regularizer, "precision": "fp64"}
     trial = make_trial(values | rates | SIZES, find(), "test")
-    trainer = make_trainer(trial, real_data)
+    trainer = make_trainer(trial, torch.device("cpu"), real_data)
     weights = {name: t.clone() for name, t in trainer.model.state_dict().items()}
     penalised = regularizer != "none"
     theirs = losses(

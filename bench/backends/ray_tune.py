@@ -152,8 +152,11 @@ def _cluster(address: str | None, resources: Resources, plugins: str | None) -> 
         "log_to_driver": False,
         "configure_logging": False,
     }
-    with _shipped(plugins) as module:
+    with _shipped(plugins) as module, contextlib.ExitStack() as stack:
         options["runtime_env"] = {"py_modules": [module], "env_vars": ONE_THREAD | _QUIET}
+        # Ray puts the folder that ray.init is called in before all else on its workers' sys.path.
+        # There it must find what was sent, not a checkout that happens to be on that machine.
+        stack.enter_context(contextlib.chdir(Path(module).parent))
         if address is None:
             # Never attach to a cluster that happens to run here: the address is always stated.
             slots = resources.slots or max(1, int((os.cpu_count() or 1) / resources.cpus))
@@ -165,6 +168,7 @@ def _cluster(address: str | None, resources: Resources, plugins: str | None) -> 
             )
         else:
             ray.init(address=address, **options)
+        stack.close()
         try:
             yield
         finally:
@@ -227,15 +231,22 @@ def _relay(deliver: Deliver) -> Any:
     class Relay(tune.Callback):
         """Hands each message to the driver, in its own process."""
 
-        error: BaseException | None = None
+        def __init__(self, deliver: Deliver) -> None:
+            self.deliver = deliver
+            self.error: BaseException | None = None
 
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune saves its callbacks; ours holds open files, and nobody restores it
+
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
+        ) -> None:
             if self.error is not None or "message" not in result:
                 return
             try:
-                deliver(dict(result["message"]))
+                self.deliver(dict(result["message"]))
             except BaseException as error:
                 self.error = error
                 raise
 
-    return Relay()
+    return Relay(deliver)

@@ -21,6 +21,7 @@ from bench.plugins.spelling import NAME
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 MAX_TRIALS = 200_000
 MAX_BLOCKS = 10_000
+MAX_REPS = 10_000
 _TOP = ("name", "description", "base", "axes", "reps", "blocks", "include", "keep_weights")
 _BLOCK = ("base", "axes", "reps")
 
@@ -118,7 +119,7 @@ def _known(data: dict[str, Any], names: tuple[str, ...], where: str) -> None:
 
 def _blocks(data: dict[str, Any], where: str) -> list[Block]:
     base = _mapping(data, "base", where)
-    reps = _reps(data.get("reps", 1), where)
+    reps = _reps(data.get("reps", 1), f"{where}: reps:")
     if "blocks" not in data:
         if "base" not in data and "axes" not in data:
             if "reps" in data:
@@ -139,7 +140,11 @@ def _blocks(data: dict[str, Any], where: str) -> list[Block]:
             raise BadInput(f"{here} must be a mapping")
         _known(item, _BLOCK, here)
         own = base | _mapping(item, "base", here)
-        blocks.append(Block(own, _axes(item, own, here), _reps(item.get("reps", reps), here), here))
+        blocks.append(
+            Block(
+                own, _axes(item, own, here), _reps(item.get("reps", reps), f"{here}: reps:"), here
+            )
+        )
     return blocks
 
 
@@ -165,8 +170,10 @@ def _fields(values: dict[str, Any], where: str) -> None:
 
 
 def _reps(value: object, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000:
-        raise BadInput(f"{where}: reps: {one_line(value, 40)} must be a whole number from 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_REPS:
+        raise BadInput(
+            f"{where} {one_line(value, 40)} must be a whole number from 1 to {MAX_REPS:,}"
+        )
     return value
 
 
@@ -182,11 +189,13 @@ def _axes(
         if not values:
             raise BadInput(f"{here} is empty, so the grid would be; give it a value")
         steps = []
+        seen = set()
         for value in values:
             step = value if isinstance(value, dict) else {axis: value}
             _fields(step, here)
-            if step in steps:
+            if frozenset(step.items()) in seen:
                 raise BadInput(f"{here}: the value {one_line(value, 60)} is there twice")
+            seen.add(frozenset(step.items()))
             steps.append(step)
         for name in {name for step in steps for name in step}:
             if name in taken:

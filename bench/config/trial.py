@@ -138,6 +138,7 @@ def canonical(trial: Trial) -> str:
     values["corpus"] = corpus_identity(trial.corpus)
     defaults = FIELDS | {"emsize": trial.nhid, "min_lr": trial.lr / 4**6}
     kept = {name: value for name, value in values.items() if value != defaults[name]}
+    kept = {n: v + 0.0 if isinstance(v, float) else v for n, v in kept.items()}  # -0 is 0
     return json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -75,7 +75,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f" line {mark.line + 1}:" if mark else ""
-        raise BadInput(f"{where}:{line} {error.problem or error.context}") from None
+        said = ", ".join(text for text in (error.context, error.problem) if text)
+        raise BadInput(f"{where}:{line} {said}") from None
     except RecursionError:
         raise BadInput(f"{where}: nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, KeyError, OverflowError) as error:
