@@ -34,7 +34,9 @@ def evaluate(
             tokens[start : start + window], targets[start : start + window], state, None
         )
         parts.append(nll)
-    in_order: NDArray[np.float64] = in_text_order(torch.cat(parts), len(ids) - 1).double().cpu().numpy()
+    in_order: NDArray[np.float64] = (
+        in_text_order(torch.cat(parts), len(ids) - 1).double().cpu().numpy()
+    )
     return in_order
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench.config import Trial
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+EOS, UNK = "<eos>", "<unk>"
 
 
 @app.command()
@@ -34,67 +35,90 @@ def generate(
         raise BadInput(f"--words {words}: must be from 1 to 10,000,000")
     if not 0.01 <= temperature <= 100:
         raise BadInput(f"--temperature {temperature:g}: must be from 0.01 to 100")
-    model, vocab, length = _load(run_id, results, data_dir, plugins)
-    banned = [word for word, wanted in (("<eos>", eos), ("<unk>", unk)) if not wanted]
-    text = _sample(model, vocab, words, temperature, seed, banned)
-    for line in " ".join(text).split("<eos>"):
-        print(textwrap.fill(line.strip(), length) if line.strip() else "")
+    if not 0 <= seed < 2**63:
+        raise BadInput(f"--seed {seed}: must be from 0 to 2^63 - 1")
+    model, vocab = _load(run_id, results, data_dir, plugins)
+    banned = {word for word, wanted in ((EOS, eos), (UNK, unk)) if not wanted}
+    if banned.issuperset(vocab):
+        raise BadInput("the vocabulary holds no other words: add --eos or --unk")
+    line: list[str] = []
+    for word in _sample(model, vocab, words, temperature, seed, banned):
+        if word != EOS:
+            line.append(word)
+            continue
+        print(_fill(line))
+        line = []
+    if line:
+        print(_fill(line))
+
+
+def _fill(words: list[str]) -> str:
+    return textwrap.fill(" ".join(words), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _load(
     run_id: str, results: Path, data_dir: Path | None, plugins: Path | None
-) -> tuple[Any, list[str], int]:
-    """Returns the run's model with its best weights, its vocabulary, and a line length."""
-    from bench.config import FIELDS, Trial, select, sources_of
+) -> tuple[Any, list[str]]:
+    """Returns the run's model with its best weights, and its vocabulary."""
+    from bench.config import FIELDS, Trial
     from bench.corpora import default_data_dir, load
     from bench.errors import BadInput, nearest, one_line
-    from bench.plugins import find, load_class
+    from bench.plugins import find, load_class, select_cell
     from bench.store import load_runs
 
     runs, _ = load_runs(results)
     matching = runs[runs.run_id.str.startswith(run_id)] if run_id else runs[:0]
     if len(matching) != 1:
-        what = "no run" if len(matching) == 0 else f"{len(matching)} runs"
+        what, ids = ("no run", runs) if matching.empty else (f"{len(matching)} runs", matching)
         raise BadInput(
-            f"{results}: {what} with the id {one_line(run_id, 40)!r}. {nearest(run_id, runs.run_id)}"
+            f"{results}: {what} with the id {one_line(run_id, 40)!r}. {nearest(run_id, ids.run_id)}"
         )
     record = matching.iloc[0].to_dict()
+    run_id = record["run_id"]
+    if record["status"] == "diverged":
+        raise BadInput(f"run {run_id} diverged: it has no weights")
     trial = Trial(**{name: record[name] for name in FIELDS})
-    path = results / "weights" / f"{record['run_id']}.safetensors"
+    path = results / "weights" / f"{run_id}.safetensors"
     if not path.is_file():
         raise BadInput(
-            f"{path}: no weights were kept ({record['status']}); this makes them: "
-            f"{_command(trial, results)}"
+            f"{path}: no weights were kept ({record['status']}); this command makes them:",
+            detail=_command(trial, record["plugin_origin"], results, data_dir, plugins),
         )
-    registry = find(plugins)
-    sources = sources_of(trial, registry)
-    recorded = record["cell_source"]
-    cell, _ = select(trial, registry)
-    if sources[f"cell:{cell.plugin.name}"] != recorded:
+    try:
+        cell = select_cell(trial.cell, find(plugins))
+    except BadInput as error:
+        origin = record["plugin_origin"]
+        hint = (
+            "" if origin == "tree" else f" Plugins of this run came from {origin}: see --plugins."
+        )
+        raise BadInput(f"run {run_id}: {error}{hint}", error.detail) from None
+    if cell.plugin.hash != record["cell_source"]:
         raise BadInput(
-            f"{cell.plugin.path}: has changed since run {record['run_id']}; its weights belong to "
-            f"source {recorded}"
+            f"{cell.plugin.path}: has changed since run {run_id}; its weights belong to "
+            f"source {record['cell_source']}, not to {cell.plugin.hash}"
         )
     import functools
 
     import safetensors
     from safetensors.torch import load_file
 
+    from bench.loop import DTYPES
     from bench.model import build
 
     corpus = load(trial.corpus, data_dir or default_data_dir(), record["corpus_hash"])
     make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
-    model = build(trial, make_cell, len(corpus.vocab))
+    model = build(trial, make_cell, len(corpus.vocab)).to(DTYPES[trial.precision])
     try:
-        weights = load_file(path)
-        model.to(next(iter(weights.values())).dtype)
-        model.load_state_dict(weights)
+        model.load_state_dict(load_file(path))
     except (safetensors.SafetensorError, RuntimeError, OSError) as error:
         raise BadInput(f"{path}: not this run's weights: {one_line(error, 120)}") from None
-    return model.eval(), list(corpus.vocab), 100
+    return model.eval(), list(corpus.vocab)
 
 
-def _command(trial: Trial, results: Path) -> str:
+def _command(
+    trial: Trial, origin: str, results: Path, data_dir: Path | None, plugins: Path | None
+) -> str:
+    """Returns the command that trains the very same run and keeps its weights."""
     from bench.config import FIELDS
     from bench.plugins.spelling import spell
 
@@ -103,19 +127,23 @@ def _command(trial: Trial, results: Path) -> str:
     for name, value in trial.model_dump().items():
         if value != defaults[name]:
             words += [f"--{name.replace('_', '-')}", spell(value)]
+    if origin != "tree":  # a folder, and "tree" where both gave a plugin
+        words += ["--plugins", str(plugins or origin.removesuffix(", tree"))]
+    if data_dir is not None:
+        words += ["--data-dir", str(data_dir)]
     if str(results) != "results":
         words += ["--results", str(results)]
     return shlex.join([*words, "--rerun", "all"])
 
 
 def _sample(
-    model: Any, vocab: list[str], words: int, temperature: float, seed: int, banned: list[str]
+    model: Any, vocab: list[str], words: int, temperature: float, seed: int, banned: set[str]
 ) -> list[str]:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     barred = [vocab.index(word) for word in banned if word in vocab]
-    start = vocab.index("<eos>") if "<eos>" in vocab else 0
+    start = vocab.index(EOS) if EOS in vocab else 0
     token = torch.tensor([[start]])
     state = model.initial_state(1)
     text = []

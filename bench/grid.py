@@ -40,7 +40,7 @@ def grid(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster: auto, local or HOST:PORT. [default: $RAY_ADDRESS or local]"),
+        typer.Option(help="A Ray cluster: auto, local or HOST:PORT. [default: $RAY_ADDRESS]"),
     ] = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs a trial takes.")] = 1.0,
     gpus_per_trial: Annotated[

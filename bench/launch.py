@@ -74,6 +74,10 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         f"{len(todo)} to run",
         flush=True,
     )
+    for job in todo:
+        path = options.results / "runs" / f"{job.run_id}.parquet"
+        if job.run_id not in ready.statuses and path.exists():
+            print(f"{path}: no record of its trial, which is run again")
     if todo:
         _remark(options, address)
     try:
@@ -167,9 +171,11 @@ def _backend(options: Options, address: str | None, gpus: float, slots: int):  #
             import torch
 
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            names = visible.split(",") if visible else [
-                str(n) for n in range(torch.cuda.device_count())
-            ]
+            names = (
+                visible.split(",")
+                if visible
+                else [str(n) for n in range(torch.cuda.device_count())]
+            )
         return partial(local.run, slots=slots, gpus=names)
     from bench.backends import ray_tune
 

@@ -39,14 +39,13 @@ def prepare_thread(device: torch.device) -> None:
     # A diverging trial runs several times slower with denormals.
     torch.set_flush_denormal(True)
     # "fp32" means true fp32 in every kernel; cuDNN's recurrences default to TF32.
-    torch.backends.fp32_precision = "ieee"
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    backends: Any = torch.backends  # torch's own stubs lag behind these switches
+    for switch in (backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv):
+        switch.fp32_precision = "ieee"
+    backends.cudnn.rnn.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(device.type == "cuda")
 
 
@@ -110,7 +109,7 @@ class Trainer:
                 )
             penalty = penalty + coefficient * value
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        (loss + penalty).backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.trial.clip)
         self.optimizer.step()
         self.step += 1
@@ -191,7 +190,9 @@ class Trainer:
             columns |= {"status": "diverged", "stop_reason": "nan"}
         else:
             self.model.load_state_dict(self.best_weights)
-            columns |= self._final("valid", self.best_nll) | self._final("test", self._evaluate("test"))
+            columns |= self._final("valid", self.best_nll) | self._final(
+                "test", self._evaluate("test")
+            )
             columns |= {"status": "ok", "stop_reason": self._stop_reason(columns)}
         return columns | {
             "train_seconds": self.train_seconds,

@@ -118,7 +118,9 @@ class LanguageModel(nn.Module):
         return hidden, tuple(states), acts
 
 
-def build(trial: Trial, make_cell: Callable[[int, int], nn.Module], vocab_size: int) -> LanguageModel:
+def build(
+    trial: Trial, make_cell: Callable[[int, int], nn.Module], vocab_size: int
+) -> LanguageModel:
     """Returns a trial's model with its initial weights, in float32 on the default device."""
     assert trial.emsize is not None  # resolved by Trial
     return LanguageModel(
@@ -161,7 +163,7 @@ def _unpack(
         if name == "memory" and not memory_promised:
             continue
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-            got = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            got = str(list(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(f"the cell returned {name} {got}; [T,B,H] is {list(shape)} here")
     if not isinstance(state, tuple) or not all(isinstance(t, Tensor) for t in state):
         raise ValueError("the cell returned a state that is no tuple of tensors")

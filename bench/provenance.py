@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import socket
@@ -18,7 +19,7 @@ def of_process(device: str) -> dict[str, Any]:
     import torch
 
     on_gpu = device == "cuda"
-    cudnn = torch.backends.cudnn.version() if on_gpu else None
+    cudnn = torch.backends.cudnn.version() if on_gpu else None  # type: ignore[no-untyped-call]
     return {
         "host": socket.gethostname(),
         "device": torch.cuda.get_device_name() if on_gpu else cpu_name(),
@@ -73,10 +74,8 @@ def reset_peak_memory(device: str) -> None:
 
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM
-    except OSError:
-        pass
 
 
 def peak_memory(device: str) -> int | None:

@@ -92,7 +92,7 @@ def run_trials(jobs: Iterable[Job], report: Report) -> bool:
             record |= {
                 "status": "oom" if _is_oom(error) else "failed",
                 "error_type": type(error).__name__,
-                "error_text": traceback.format_exc()[-ERROR_CHARS:],
+                "error_text": _text(traceback.format_exc()[-ERROR_CHARS:]),
             }
         record |= provenance.of_process(job.device)
         record["peak_mem_bytes"] = provenance.peak_memory(job.device)
@@ -139,6 +139,11 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
 
         weights = save({k: t.contiguous().cpu() for k, t in trainer.best_weights.items()})
     return columns, weights
+
+
+def _text(text: str) -> str:
+    # Half a surrogate pair, which a plugin's message may hold, can be neither stored nor printed.
+    return text.encode("utf-8", "backslashreplace").decode()[-ERROR_CHARS:]
 
 
 def _is_oom(error: BaseException) -> bool:

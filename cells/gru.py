@@ -4,15 +4,14 @@ r, z = sigmoid(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh);
 n = tanh(W_in x_t + b_in + r * (W_hn h_{t-1} + b_hn));  h_t = (1 - z) * n + z * h_{t-1}.
 
 Gate order: r, z, n (torch's); the reset gate is applied after the recurrent product, as in cuDNN,
-not before it as in the paper. Shapes: W_ih [3H,I], W_hh [3H,H], both biases [3H]; state (h,), [B,H].
-All uniform in +-1/sqrt(H).
+not before it as in the paper. Shapes: W_ih [3H,I], W_hh [3H,H], both biases [3H]; state (h,),
+[B,H]. All uniform in +-1/sqrt(H).
 
 Cho et al. 2014, arXiv 1406.1078.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
@@ -24,9 +23,7 @@ class Cell(nn.Module):
         self.rnn = nn.GRU(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> State:
-        weight = self.rnn.weight_hh_l0
-        size = (batch_size, self.rnn.hidden_size)
-        return (torch.zeros(size, device=weight.device, dtype=weight.dtype),)
+        return (next(self.parameters()).new_zeros(batch_size, self.rnn.hidden_size),)
 
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
         raw, h_n = self.rnn(x, state[0].unsqueeze(0))

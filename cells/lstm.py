@@ -11,7 +11,6 @@ Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
@@ -23,10 +22,7 @@ class Cell(nn.Module):
         self.rnn = nn.LSTM(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> State:
-        weight = self.rnn.weight_hh_l0
-        zeros = torch.zeros(
-            batch_size, self.rnn.hidden_size, device=weight.device, dtype=weight.dtype
-        )
+        zeros = next(self.parameters()).new_zeros(batch_size, self.rnn.hidden_size)
         return zeros, zeros
 
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:

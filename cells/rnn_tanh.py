@@ -9,7 +9,6 @@ Elman 1990.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
@@ -21,9 +20,7 @@ class Cell(nn.Module):
         self.rnn = nn.RNN(input_size, hidden_size, nonlinearity="tanh")
 
     def initial_state(self, batch_size: int) -> State:
-        weight = self.rnn.weight_hh_l0
-        size = (batch_size, self.rnn.hidden_size)
-        return (torch.zeros(size, device=weight.device, dtype=weight.dtype),)
+        return (next(self.parameters()).new_zeros(batch_size, self.rnn.hidden_size),)
 
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
         raw, h_n = self.rnn(x, state[0].unsqueeze(0))

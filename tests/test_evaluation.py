@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_one_column_is_the_plain_reading(model: LanguageModel) -> None:
     state = model.initial_state(1)
     by_hand = []
     with torch.no_grad():
-        for here, following in zip(ids[:-1], ids[1:], strict=True):
+        for here, following in pairwise(ids):
             logits, state = model.logits(here.view(1, 1), state)
             by_hand.append(-float(logits[0, 0].log_softmax(0)[following]))
     np.testing.assert_allclose(evaluate(model, text(40), 7, 1), by_hand, atol=1e-12)

@@ -9,7 +9,9 @@ import pytest
 from bench.config import PROTOCOL
 from tests.golden import CASES, FILE, measure, trials
 
-HELP = "numbers moved: bump bench.config.PROTOCOL, run `make golden`, show before/after in CHANGELOG"
+HELP = (
+    "numbers moved: bump bench.config.PROTOCOL, run `make golden`, show before/after in CHANGELOG"
+)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,14 @@ from tests.plain_lm import losses
 from tests.trainers import make_trainer
 
 STEPS = 50
-SIZES = {"nhid": 24, "batch_size": 8, "bptt": 12, "lr": 5.0, "clip": 0.25, "wdecay": 1e-4}
+SIZES: dict[str, Any] = {
+    "nhid": 24,
+    "batch_size": 8,
+    "bptt": 12,
+    "lr": 5.0,
+    "clip": 0.25,
+    "wdecay": 1e-4,
+}
 
 
 @pytest.mark.parametrize("regularizer", ["none", "ar:alpha=2+tar:beta=1"])

@@ -46,10 +46,8 @@ def test_pandas_and_duckdb_read_the_folder_without_our_code(results: Path) -> No
     (results / "runs" / ".cccccccccccc.123.tmp").write_bytes(b"half a file")
     frame = pd.read_parquet(results / "runs")
     assert sorted(frame.run_id) == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
-    rows = duckdb.sql(
-        f"select run_id, test_nll from '{results}/runs/*.parquet' order by run_id"
-    ).fetchall()
-    assert rows == [("aaaaaaaaaaaa", 1.5), ("bbbbbbbbbbbb", None)]
+    rows = duckdb.sql(f"select run_id, test_nll from '{results}/runs/*.parquet' order by run_id")
+    assert rows is not None and rows.fetchall() == [("aaaaaaaaaaaa", 1.5), ("bbbbbbbbbbbb", None)]
 
 
 def test_types_do_not_depend_on_values(results: Path) -> None:
@@ -57,9 +55,8 @@ def test_types_do_not_depend_on_values(results: Path) -> None:
     runs, problems = store.load_runs(results)
     assert problems == []
     assert runs.status.tolist() == ["lost"]
-    assert parts.read_part(results / "runs" / "dddddddddddd.parquet", "runs")[0].schema == (
-        parts.arrow_schema("runs")
-    )
+    part, _ = parts.read_part(results / "runs" / "dddddddddddd.parquet", "runs")
+    assert part is not None and part.schema == parts.arrow_schema("runs")
 
 
 def test_an_unknown_column_or_status_is_a_mistake_of_ours(results: Path) -> None:

@@ -13,9 +13,7 @@ from typing import Any
 
 from bench.worker import Job, Message, run_trials
 
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-}
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 Deliver = Callable[[Message], None]
 
 

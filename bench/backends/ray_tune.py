@@ -113,7 +113,7 @@ def check_address(address: str) -> str:
     hint = "is the cluster up, and the port that of `ray start` (6379)?"
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host can be called so
         raise BadInput(f"--address {address}: nothing answers there ({error}); {hint}") from None
     # Ray aborts the process when what answers is no Ray, so another process asks.
     ask = f"from ray._raylet import GcsClient; GcsClient(address={address!r}).get_all_node_info()"
@@ -228,7 +228,7 @@ def _train(config: dict[str, Any]) -> None:
 def _relay(deliver: Deliver) -> Any:
     from ray import tune
 
-    class Relay(tune.Callback):
+    class Relay(tune.Callback):  # type: ignore[misc]
         """Hands each message to the driver, in its own process."""
 
         def __init__(self, deliver: Deliver) -> None:

@@ -57,7 +57,7 @@ def orphans(
 def prune(
     results: Results = Path("results"),
     plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without this only being said.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
     """Delete the orphans, and what killed writers left behind. Without --yes it only says so."""
     from bench.plugins import find

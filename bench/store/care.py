@@ -87,7 +87,9 @@ def merge(results: Path, sources: list[Path]) -> tuple[int, list[str]]:
 
 def orphans(results: Path, registry: Registry) -> list[tuple[str, str]]:
     """Returns (run_id, why) of the runs whose plugin source is no longer in the tree."""
-    hashes = {kind: {p.name: p.hash for p in plugins.values()} for kind, plugins in registry.items()}
+    hashes = {
+        kind: {p.name: p.hash for p in plugins.values()} for kind, plugins in registry.items()
+    }
     found = []
     for path in part_files(results, "runs"):
         record = read_record(path)

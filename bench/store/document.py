@@ -16,7 +16,8 @@ runs = pandas.read_parquet("results/runs")
 ```
 
 ```sql
-select cell, regularizer, avg(test_nll) from 'results/runs/*.parquet' where status = 'ok' group by all
+select cell, regularizer, avg(test_nll) from 'results/runs/*.parquet'
+where status = 'ok' group by all
 ```
 
 The nll is stored, in nats per predicted token; a perplexity is `exp(nll)`. Columns marked = are

@@ -179,9 +179,7 @@ def _load(
     return whole.to_pandas(), problems
 
 
-def _write_part(
-    results: Path, table: str, run_id: str, rows: Sequence[dict[str, Any]]
-) -> None:
+def _write_part(results: Path, table: str, run_id: str, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
