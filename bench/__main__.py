@@ -56,6 +56,9 @@ def run(app: typer.Typer, argv: list[str] | None = None, name: str | None = None
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"bench: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except UnicodeEncodeError as error:  # from an argument, or a file's name
+        print(f"bench: {one_line(error.object, 80)!r} is no text in UTF-8", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except Exception as error:
         # Usage errors are click's, and some versions of typer carry a click of their own: they
         # are known by what they can do.

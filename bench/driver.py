@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from bench.display import Display, Progress, label, outcome
 from bench.errors import BadInput
 from bench.plugins import Registry
 from bench.worker import Job, Message, base_record
+
+log = logging.getLogger(__name__)
 
 RERUN = {
     None: frozenset[str](),
@@ -124,10 +127,12 @@ def drive(
     todo = {job.run_id for job in missing}
     statuses = {r: s for r, s in plan.statuses.items() if r not in todo}
     progress = Progress(plan.trials, statuses, slots)
-    log = _open_log(results / "grids" / f"{plan.grid.name}.log")
     epochs: dict[str, list[dict[str, Any]]] = {}
     weights: dict[str, bytes] = {}
-    with Display(plan.grid.name, progress, sys.stdout) as display:
+    with (
+        _log_file(results / "grids" / f"{plan.grid.name}.log"),
+        Display(plan.grid.name, progress, sys.stdout) as display,
+    ):
 
         def deliver(message: Message) -> None:
             name = message["run_id"]
@@ -144,7 +149,7 @@ def drive(
                 store.write_run(results, record, epochs.pop(name, []), weights.pop(name, None))
                 statuses[name] = record["status"]
                 display.finish(name, record)
-                _log_end(log, plan.trials[name], record)
+                _log_end(plan.trials[name], record)
 
         for _ in range(1 + max_retries):
             backend(missing, deliver)
@@ -191,23 +196,26 @@ def _definition(plan: Plan, command: str) -> dict[str, Any]:
     }
 
 
-def _open_log(path: Path) -> logging.Logger:
-    log = logging.getLogger(f"bench.grid.{path.stem}")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
+@contextlib.contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Sends what the harness logs, tracebacks among it, to the grid's one log file."""
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    return log
+    root = logging.getLogger("bench")
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
-def _log_end(log: logging.Logger, trial: Trial, record: dict[str, Any]) -> None:
+def _log_end(trial: Trial, record: dict[str, Any]) -> None:
     log.info("%s %s %s", record["run_id"], label(trial), outcome(record))
     if record.get("error_text"):
         log.info("%s", record["error_text"].rstrip())

@@ -19,7 +19,7 @@ class BadInput(Exception):
 
 
 def one_line(text: object, limit: int = 400) -> str:
-    """Returns `text` as a single printable line of at most `limit` characters, cut in its middle."""
+    """Returns `text` as one printable line of at most `limit` characters, cut in the middle."""
     line = " ".join(str(text).split())
     line = "".join(ch if ch.isprintable() else "?" for ch in line)
     if len(line) <= limit:

@@ -87,10 +87,8 @@ def _load(
     try:
         cell = select_cell(trial.cell, find(plugins))
     except BadInput as error:
-        origin = record["plugin_origin"]
-        hint = (
-            "" if origin == "tree" else f" Plugins of this run came from {origin}: see --plugins."
-        )
+        folder = _plugin_folder(record["plugin_origin"])
+        hint = f" It was found in {folder}: see --plugins." if folder else ""
         raise BadInput(f"run {run_id}: {error}{hint}", error.detail) from None
     if cell.plugin.hash != record["cell_source"]:
         raise BadInput(
@@ -110,7 +108,9 @@ def _load(
     model = build(trial, make_cell, len(corpus.vocab)).to(DTYPES[trial.precision])
     try:
         model.load_state_dict(load_file(path))
-    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise ValueError("they are not all finite")
+    except (safetensors.SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise BadInput(f"{path}: not this run's weights: {one_line(error, 120)}") from None
     return model.eval(), list(corpus.vocab)
 
@@ -127,13 +127,18 @@ def _command(
     for name, value in trial.model_dump().items():
         if value != defaults[name]:
             words += [f"--{name.replace('_', '-')}", spell(value)]
-    if origin != "tree":  # a folder, and "tree" where both gave a plugin
-        words += ["--plugins", str(plugins or origin.removesuffix(", tree"))]
+    if _plugin_folder(origin):
+        words += ["--plugins", str(plugins or _plugin_folder(origin))]
     if data_dir is not None:
         words += ["--data-dir", str(data_dir)]
     if str(results) != "results":
         words += ["--results", str(results)]
     return shlex.join([*words, "--rerun", "all"])
+
+
+def _plugin_folder(origin: str) -> str:
+    # A record's plugin_origin is "tree", a folder, or "FOLDER, tree" where both gave a plugin.
+    return "" if origin == "tree" else origin.removesuffix(", tree")
 
 
 def _sample(

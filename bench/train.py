@@ -12,6 +12,7 @@ import typer
 from bench.config import FIELDS, Grid, canonical, make_trial
 from bench.config.grid import Block
 from bench.plugins.spelling import spell
+from bench.store import RUNS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -56,9 +57,15 @@ def train(
 def _signature() -> inspect.Signature:
     """One option per field of a trial, so that a new field needs no second list here."""
     own: dict[str, tuple[Any, Any]] = {}
+    meanings = {column.name: column.meaning for column in RUNS}
     for name, default in FIELDS.items():
         shown = {"emsize": "nhid", "min_lr": "lr / 4^6"}.get(name, spell(default))
-        option = typer.Option(f"--{name.replace('_', '-')}", help=f"[default: {shown}]")
+        kind = {"emsize": int, "min_lr": float}.get(name, type(default))
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            metavar={int: "INT", float: "FLOAT", bool: "true|false"}.get(kind, "TEXT"),
+            help=f"{meanings[name][0].upper()}{meanings[name][1:]}. [default: {shown}]",
+        )
         own[name] = (Annotated[str | None, option], None)
     own |= {
         "results": (Annotated[Path, typer.Option(help="Folder of the records.")], Path("results")),

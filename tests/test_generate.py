@@ -15,19 +15,19 @@ from bench.generate import _sample
 from tests.conftest import Outcome, Verb
 from tests.grids import rogue
 
-CORPUS = "synthetic:train=3000:valid=300:test=300"
+CORPUS = "synthetic:train=3000:valid=400:test=300"
 TRIAL = [
     *["--corpus", CORPUS, "--nhid", 12, "--emsize", 8, "--epochs", 2, "--bptt", 10],
     *["--batch-size", 5, "--lr", 7.5, "--dropout", 0.1, "--rep", 2, "--no-report"],
 ]
 
 
-def train(verb: Verb, *words: object, keep: str = "best") -> str:
+def train(verb: Verb, *words: object, keep: str = "best", results: str = "results") -> str:
     """Trains the tiny trial in `verb`'s folder and returns its run_id."""
-    outcome = verb("train", *TRIAL, *words, "--keep-weights", keep)
+    outcome = verb("train", *TRIAL, *words, "--keep-weights", keep, "--results", results)
     assert outcome.code == 0, outcome
-    runs, _ = store.load_runs(Path("results"))
-    return str(runs.run_id.iloc[-1])
+    (path,) = Path(results, "runs").iterdir()
+    return path.stem
 
 
 def vocabulary() -> set[str]:
@@ -76,21 +76,28 @@ def test_a_low_temperature_repeats_itself(trained: str, verb: Verb) -> None:
     assert cold < mild / 2 and mild < hot
 
 
-def test_eos_breaks_lines(trained: str, verb: Verb) -> None:
+def test_eos_breaks_lines(trained: str, verb: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = verb("generate", trained, "--words", 300, "--eos")
     words = outcome.out.split()
-    assert "<eos>" not in words and 100 < len(words) < 300
-    lines = outcome.out.removesuffix("\n").split("\n")
-    assert 300 - len(words) in (len(lines), len(lines) - 1), "each word or the end of a line"
+    assert 100 < len(words) < 300 and set(words) <= vocabulary() - {"<eos>", "<unk>"}
+    assert outcome.out.count("\n") >= 300 - len(words), "a line ends at each of the others"
+    text = ["the", "<eos>", "<eos>", "x<eos>y", "b-c", "<eos>", "d"]
+    monkeypatch.setattr("bench.generate._sample", lambda *_: text)
+    assert verb("generate", trained, "--eos").out == "the\n\nx<eos>y b-c\nd\n"
+
+
+def test_a_word_is_never_cut_at_the_end_of_a_line(
+    trained: str, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ["n" * 98, "two-part", "w" * 300, "z"]
+    monkeypatch.setattr("bench.generate._sample", lambda *_: text)
+    assert verb("generate", trained).out.splitlines() == text
 
 
 def test_a_unique_beginning_of_the_id_is_enough(trained: str, verb: Verb) -> None:
     whole = verb("generate", trained, "--words", 20)
     assert verb("generate", trained[:4], "--words", 20) == whole
-    other = train(verb, "--rep", 5)
-    refused(verb("generate", ""), "results: no run with the id ''. ")
-    shared = "".join(a for a, b in zip(trained, other, strict=True) if a == b)[:0]
-    refused(verb("generate", shared), "no run with the id")
+    refused(verb("generate", ""), f"results: no run with the id ''. Known: {trained}.")
 
 
 def test_an_ambiguous_beginning_names_the_runs(verb: Verb) -> None:
@@ -139,18 +146,18 @@ def test_without_weights_the_printed_command_makes_them(
     assert len(verb("generate", run_id, "--words", 9, "--plugins", "my plugins").out.split()) == 9
     refused(
         verb("generate", run_id),
-        f"run {run_id}: cell: no cell is called 'own'. Known: gru, lstm, rnn_tanh. Plugins of this "
-        f"run came from {tmp_path / 'my plugins'}: see --plugins.",
+        f"run {run_id}: cell: no cell is called 'own'. Known: gru, lstm, rnn_tanh. It was found in "
+        f"{tmp_path / 'my plugins'}: see --plugins.\n",
     )
 
 
 def test_the_printed_command_is_short_where_values_are_the_default_ones(verb: Verb) -> None:
-    run_id = train(verb, "--results", "other place", keep="none")
+    run_id = train(verb, keep="none", results="other place")
     # Only what differs from the defaults, and the folders.
     assert verb("generate", run_id, "--results", "other place", "--data-dir", "d").err.splitlines()[
         1
     ] == (
-        f"python -m bench.train --corpus {CORPUS} --nhid 12 --emsize 8 --dropout 0.1 --bptt 10 "
+        f"python -m bench.train --corpus synthetic:train=3000:valid=400 --nhid 12 --emsize 8 --dropout 0.1 --bptt 10 "
         "--batch-size 5 --epochs 2 --lr 7.5 --rep 2 --data-dir d --results 'other place' "
         "--rerun all"
     )
@@ -197,11 +204,11 @@ def test_weights_that_are_not_its_own_are_refused(trained: str, verb: Verb) -> N
         ("--words", "0", "--words 0: must be from 1 to 10,000,000"),
         ("--words", "-3", "--words -3: must be from 1"),
         ("--words", "99999999999", "--words 99999999999: must be from 1"),
-        ("--words", "many", "'--words': 'many' is not a valid int"),
+        ("--words", "many", "Invalid value for '--words': "),
         ("--temperature", "0", "--temperature 0: must be from 0.01 to 100"),
         ("--temperature", "nan", "--temperature nan: must be"),
         ("--temperature", "inf", "--temperature inf: must be"),
-        ("--temperature", "warm", "'--temperature': 'warm' is not a valid float"),
+        ("--temperature", "warm", "Invalid value for '--temperature': "),
         ("--seed", "-1", "--seed -1: must be from 0"),
         ("--seed", str(2**70), "must be from 0 to 2^63 - 1"),
     ],
@@ -216,12 +223,13 @@ def test_a_diverged_run_has_no_weights(verb: Verb) -> None:
     refused(verb("generate", run_id), f"run {run_id} diverged: it has no weights")
 
 
-def test_a_text_of_blank_lines_has_no_word_to_give(verb: Verb, tmp_path: Path) -> None:
+def test_a_text_of_unknown_words_has_none_to_give(verb: Verb, tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
-        (tmp_path / f"{split}.txt").write_text("\n" * 200)
+        (tmp_path / f"{split}.txt").write_text("<unk>\n" * 200)
     run_id = train(verb, "--corpus", f"folder:path={tmp_path}")
     refused(verb("generate", run_id), "no other words: add --eos or --unk")
     assert verb("generate", run_id, "--eos", "--words", 3).out == "\n\n\n"
+    assert verb("generate", run_id, "--unk", "--words", 3).out == "<unk> <unk> <unk>\n"
 
 
 class Equal:

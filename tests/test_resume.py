@@ -1,4 +1,4 @@
-"""Whatever is killed, the same command finishes the rest, and the records are those of a calm run."""
+"""Whatever is killed, the same command finishes the rest, with the records of a calm run."""
 
 from __future__ import annotations
 

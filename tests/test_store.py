@@ -189,8 +189,8 @@ def test_grids_are_listed_newest_first_and_unknown_ones_answered(results: Path) 
         time.sleep(0.01)
     assert store.grid_names(results) == ["second", "first"]
     assert store.load_grid(results, "first")["wanted"] == [entry]
-    with pytest.raises(BadInput, match="no grid called 'frist'. Did you mean first"):
+    with pytest.raises(BadInput, match=r"no grid called 'frist'\. Did you mean first"):
         store.load_grid(results, "frist")
     (results / "grids" / "first.json").write_text('{"name": "first"')
-    with pytest.raises(BadInput, match="first.json: not a grid of ours"):
+    with pytest.raises(BadInput, match=r"first\.json: not a grid of ours"):
         store.load_grid(results, "first")

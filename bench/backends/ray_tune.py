@@ -26,6 +26,8 @@ from bench.errors import BadInput, one_line
 from bench.plugins import FOLDER, tree
 from bench.worker import Job, Message, run_trials
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 10
 _QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -145,8 +147,7 @@ def _cluster(address: str | None, resources: Resources, plugins: str | None) -> 
         address = check_address(address)
     import ray
 
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _quieten()
     options: dict[str, Any] = {
         "logging_level": logging.CRITICAL,
         "log_to_driver": False,
@@ -173,6 +174,21 @@ def _cluster(address: str | None, resources: Resources, plugins: str | None) -> 
             yield
         finally:
             ray.shutdown()
+
+
+def _quieten() -> None:
+    from ray._private import worker
+
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for text in data.get("lines", []):
+            log.warning("ray: %s", one_line(text, 500))
+
+    # Ray prints the cluster's own errors (a node that died) from a thread, and has no switch for
+    # it. They belong into the log: what they cost is seen by the trials that are lost.
+    worker.print_to_stdstream = to_log
 
 
 @contextlib.contextmanager

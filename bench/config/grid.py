@@ -267,7 +267,7 @@ def expand(grid: Grid, registry: Registry) -> Expansion:
             key = (first.cell, first.regularizer, reason)
             expansion.skipped[key] = expansion.skipped.get(key, 0) + block.reps
             continue
-        for rep in range(block.reps):
+        for rep in range(first.rep, first.rep + block.reps):  # bench.train gives its own rep
             trial = first.model_copy(update={"rep": rep})
             if trial in seen:
                 expansion.merged += 1
