@@ -4,15 +4,56 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, TextIO
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bench.config import Trial
 from bench.errors import one_line
+from bench.plugins.spelling import spell
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+GOOD = ("ok", "diverged", "stopped")
+_ROWS = 8
+"""Running trials shown; the others are counted."""
 
 
-def label(trial: Trial) -> str:
-    """Returns a trial in a few words."""
-    return f"{trial.cell} {trial.nhid} · {trial.regularizer} · rep {trial.rep}"
+def label(trial: Trial, more: Sequence[str] = ()) -> str:
+    """Returns a trial in a few words, `more` fields by name among them."""
+    words = [f"{trial.cell} {trial.nhid}", trial.regularizer, f"rep {trial.rep}"]
+    return " · ".join([*words, *(f"{name} {spell(getattr(trial, name))}" for name in more)])
+
+
+def repeated(trials: Iterable[Trial]) -> set[str]:
+    """Returns the fields that repeat another one in every trial.
+
+    These are dropouti where it is dropout, emsize where it is nhid, min_lr where it is lr / 4^6.
+    """
+    every = list(trials)
+    repeats = {
+        "dropouti": all(t.dropouti == t.dropout for t in every),
+        "emsize": all(t.emsize == t.nhid for t in every),
+        "min_lr": all(t.min_lr == t.lr / 4**6 for t in every),
+    }
+    return {name for name, holds in repeats.items() if holds}
+
+
+def varying(trials: Iterable[Trial]) -> list[str]:
+    """Returns the fields in which trials differ, beside cell, regularizer, rep and what repeats."""
+    every = list(trials)
+    told = {"cell", "regularizer", "rep"} | repeated(every)
+    names = [name for name in Trial.model_fields if name not in told]
+    return [name for name in names if len({getattr(t, name) for t in every}) > 1]
+
+
+def apart(trials: Iterable[Trial]) -> list[str]:
+    """Returns the fields that tell trials apart whose labels would else be the same."""
+    alike: dict[str, list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault(label(trial), []).append(trial)
+    found = {name for group in alike.values() for name in varying(group)}
+    return [name for name in Trial.model_fields if name in found]
 
 
 def outcome(record: dict[str, Any]) -> str:
@@ -21,10 +62,8 @@ def outcome(record: dict[str, Any]) -> str:
         text = f"valid {_ppl(record['valid_nll'])} test {_ppl(record['test_nll'])}"
         marks = {"not_learned": " · not learned", "impossible": " · IMPOSSIBLE (below the source)"}
         return text + marks.get(record.get("stop_reason") or "", "")
-    words = str(record["status"])
-    if record.get("error_text"):
-        words += f" · {one_line(record['error_text'].strip().splitlines()[-1], 120)}"
-    return words
+    lines = (record.get("error_text") or "").strip().splitlines()
+    return " · ".join([str(record["status"]), *(one_line(line, 120) for line in lines[-1:])])
 
 
 def _ppl(nll: float | None) -> str:
@@ -38,20 +77,34 @@ def _span(seconds: float) -> str:
 
 
 class Progress:
-    """Counts done, failed and running trials, the time left, and the best of each cell."""
+    """Counts done, failed and running trials, the time left, and the best of each cell.
+
+    `done` are the statuses of the trials that need no run.
+    """
 
     def __init__(self, trials: dict[str, Trial], done: dict[str, str], slots: int) -> None:
         self.trials = trials
         self.total = len(trials)
-        self.recorded = len(done)
+        self.recorded = done
         self.finished: dict[str, dict[str, Any]] = {}
         self.running: dict[str, tuple[float, int]] = {}
         self.slots = slots
         self.started = time.monotonic()
+        self.more = apart(trials.values())
+        self.corpora = len({trial.corpus for trial in trials.values()})
+
+    @property
+    def done(self) -> int:
+        return len(self.recorded) + len(self.finished)
 
     @property
     def failed(self) -> int:
-        return sum(r["status"] in ("failed", "oom", "timeout") for r in self.finished.values())
+        ends = [*self.recorded.values(), *(r["status"] for r in self.finished.values())]
+        return sum(end not in GOOD for end in ends)
+
+    def label(self, run_id: str) -> str:
+        """Returns a trial in as many words as tell it from the others."""
+        return label(self.trials[run_id], self.more)
 
     def eta(self) -> float | None:
         """Returns the seconds left: what finished took, and how far the running ones are."""
@@ -61,11 +114,11 @@ class Progress:
         worth = len(self.finished) + share
         if worth == 0:
             return None
-        left = self.total - self.recorded - worth
+        left = self.total - len(self.recorded) - worth
         return max(0.0, left * (time.monotonic() - self.started) / worth)
 
     def best(self) -> list[tuple[str, str, float]]:
-        """Returns (cell, regularizer, valid ppl) of the best finished trial of each cell."""
+        """Returns (cell, regularizer, valid ppl) of the best trial of each cell that finished."""
         found: dict[str, tuple[float, str]] = {}
         for run_id, record in self.finished.items():
             nll = record.get("valid_nll")
@@ -73,6 +126,8 @@ class Progress:
                 continue
             trial = self.trials[run_id]
             cell = f"{trial.cell} {trial.nhid}"
+            if self.corpora > 1:
+                cell += f" {trial.corpus}"
             if cell not in found or nll < found[cell][0]:
                 found[cell] = (nll, trial.regularizer)
         return [(cell, reg, math.exp(min(nll, 700))) for cell, (nll, reg) in sorted(found.items())]
@@ -88,9 +143,10 @@ class Display:
             from rich.console import Console
             from rich.live import Live
 
+            console = Console(file=stream)
             self.live = Live(
-                get_renderable=self._render,
-                console=Console(file=stream),
+                get_renderable=lambda: self.view(console.width),
+                console=console,
                 refresh_per_second=2,
                 transient=True,
             )
@@ -115,9 +171,8 @@ class Display:
         p = self.progress
         since, _ = p.running.pop(run_id, (time.monotonic(), 0))
         p.finished[run_id] = record
-        count = p.recorded + len(p.finished)
         line = (
-            f"[{count:>{len(str(p.total))}}/{p.total}] {run_id} {label(p.trials[run_id])} · "
+            f"[{p.done:>{len(str(p.total))}}/{p.total}] {run_id} {p.label(run_id)} · "
             f"{outcome(record)} · {_span(time.monotonic() - since)}"
         )
         if self.live is None:
@@ -130,39 +185,38 @@ class Display:
         for run_id in run_ids:
             self.progress.running.pop(run_id, None)
 
-    def _render(self) -> Any:
+    def view(self, width: int) -> RenderableType:
+        """Returns what a terminal of this width shows: one line per thing, none of them wrapped."""
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
         from rich.text import Text
 
-        p = self.progress
-        done = p.recorded + len(p.finished)
+        p, now = self.progress, time.monotonic()
         eta = p.eta()
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
-            Text(self.name, style="bold"),
-            ProgressBar(total=p.total, completed=done, width=30),
-            Text(f"{done}/{p.total} done"),
-            Text(f"{len(p.running)} running"),
-            Text(f"{p.failed} failed", style="yellow" if p.failed else "dim"),
-            Text(f"{_span(time.monotonic() - p.started)} so far"),
-            Text("" if eta is None else f"about {_span(eta)} left"),
-        )
-        running = Table.grid(padding=(0, 2))
-        for run_id, (since, epoch) in list(p.running.items())[:8]:
-            trial = p.trials[run_id]
-            running.add_row(
-                Text(" ", style="dim"),
-                Text(label(trial)),
-                Text(f"epoch {epoch}/{trial.epochs}", style="dim"),
-                Text(_span(time.monotonic() - since), style="dim"),
-            )
-        if len(p.running) > 8:
-            running.add_row("", Text(f"and {len(p.running) - 8} more", style="dim"))
-        best = Table.grid(padding=(0, 2))
-        for cell, regularizer, ppl in p.best():
-            best.add_row(
-                Text("  best", style="dim"), Text(cell), Text(f"{ppl:.2f}"), Text(regularizer)
-            )
-        return Group(head, running, best)
+        done, failed = f"{p.done}/{p.total} done  {len(p.running)} running  ", f"{p.failed} failed"
+        times = f"  {_span(now - p.started)} so far"
+        times += "" if eta is None else f"  about {_span(eta)} left"
+        name = one_line(self.name, 30)
+        bar = max(5, min(30, width - len(name + done + failed + times) - 4))
+        full = round(bar * p.done / p.total)
+        strip = Text.assemble(("━" * full, "green"), ("━" * (bar - full), "dim"))
+        many = Text(failed, "yellow" if p.failed else "dim")
+        lines = [Text.assemble((name, "bold"), "  ", strip, "  ", done, many, times)]
+        shown = [
+            (p.label(run_id), f"epoch {epoch}/{p.trials[run_id].epochs}  {_span(now - since)}")
+            for run_id, (since, epoch) in list(p.running.items())[:_ROWS]
+        ]
+        room = width - 5 - max((len(state) for _, state in shown), default=0)
+        column = min(room, max((len(words) for words, _ in shown), default=0))
+        for words, state in shown:
+            words = one_line(words, max(column, 10))
+            lines.append(Text.assemble(f"   {words:<{column}}  ", (state, "dim")))
+        if len(p.running) > _ROWS:
+            lines.append(Text(f"   and {len(p.running) - _ROWS} more", "dim"))
+        best = p.best()
+        wide = max((len(cell) for cell, _, _ in best), default=0)
+        for cell, regularizer, ppl in best:
+            words = f"{cell:<{wide}}  {ppl:8.2f}  {regularizer}"
+            lines.append(Text.assemble(("   best  ", "dim"), words))
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(*lines)

@@ -60,6 +60,7 @@ def plan(
     data_dir: Path,
     plugins: Path | None,
     device: str,
+    threads: int,
     keep_weights: bool,
 ) -> Plan:
     """Reads the corpora and names every trial; writes nothing to `results`. Raises BadInput."""
@@ -96,6 +97,7 @@ def plan(
                 data_dir=str(data_dir.resolve()),
                 plugins=None if plugins is None else str(plugins.resolve()),
                 device=device,
+                threads=threads,
                 keep_weights=keep_weights,
                 git=git,
             )
@@ -196,11 +198,22 @@ def _definition(plan: Plan, command: str) -> dict[str, Any]:
     }
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk silences: the records hold all that it does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Sends what the harness logs, tracebacks among it, to the grid's one log file."""
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -3,118 +3,162 @@
 from __future__ import annotations
 
 import functools
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import store
 from bench.config import Trial, select
 from bench.corpora import load
+from bench.display import repeated, varying
 from bench.driver import Plan
 from bench.plugins import Registry, find, load_class
+from bench.plugins.spelling import spell
 from bench.worker import Job
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_UNKNOWN = "no measurement yet"
+_SIZE = ("corpus", "nhid", "emsize", "nlayers", "tied", "bptt", "batch_size", "precision")
+"""Trials that agree in these, in their cell and in their regularizers cost the same."""
+
 
 def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) -> None:
     """Prints the trials with run_id, parameters, state and cost; starts and writes nothing."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     todo = {job.run_id for job in plan.to_run(rerun)}
     runs, problems = store.load_runs(results)
     runs = runs[(runs.status == "ok") & (runs.cuda.notna() == (device == "cuda"))]
-    columns = _varying(list(plan.trials.values()))
-    table = Table(box=box.SIMPLE)
-    for name in ("run_id", "cell", "regularizer", *columns, "parameters", "state", "cost"):
-        right = name in (*columns, "parameters", "cost")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    plugins = plan.jobs[0].plugins
-    registry = find(Path(plugins) if plugins else None)
-    sizes: dict[tuple[object, ...], int | None] = {}
-    total, scaled, unknown = 0.0, False, 0
+    trials = list(plan.trials.values())
+    columns = varying(trials)
+    if "nhid" not in columns:
+        columns.insert(0, "nhid")
+    head = ["run_id", "cell", "regularizer", *columns, "rep", "parameters", "state", "cost"]
+    rows, total, scaled, unknown = [], 0.0, False, 0
+    count_of = _counter(plan)
     for job in plan.jobs:
         trial = plan.trials[job.run_id]
-        count = _num_params(job, trial, registry, sizes)
-        state = "to run" if job.run_id in todo else f"recorded {plan.statuses[job.run_id]}"
-        cost = ""
-        if job.run_id in todo:
-            seconds, exact = _cost(trial, count, runs, plan.train_tokens)
-            if seconds is None:
-                cost, unknown = "no measurement yet", unknown + 1
-            else:
-                cost = f"{'' if exact else '~'}{_span(seconds)}"
-                total += seconds
-                scaled = scaled or not exact
-        values = [str(getattr(trial, name)) for name in columns]
-        shown = "?" if count is None else f"{count:,}"
-        table.add_row(job.run_id, trial.cell, trial.regularizer, *values, shown, state, cost)
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=200)
-    console.print(table)
+        count = count_of(job, trial)
+        row = [job.run_id, trial.cell, trial.regularizer]
+        row += [spell(getattr(trial, name)) for name in (*columns, "rep")]
+        row.append("?" if count is None else f"{count:,}")
+        status = plan.statuses.get(job.run_id)
+        if job.run_id not in todo:
+            rows.append([*row, f"recorded {status}", ""])
+            continue
+        seconds, exact = _cost(trial, count, runs, plan.train_tokens)
+        if seconds is None:
+            cost, unknown = _UNKNOWN, unknown + 1
+        else:
+            cost = f"{'' if exact else '~'}{_span(seconds)}"
+            total, scaled = total + seconds, scaled or not exact
+        rows.append([*row, "to run" if status is None else f"to run, was {status}", cost])
+    numbers = {n for n in columns if not isinstance(getattr(trials[0], n), str)}
+    _print_table(head, rows, right={*numbers, "rep", "parameters"})
+    print(_in_common(trials, columns))
     for (cell, regularizer, reason), number in plan.expansion.skipped.items():
         print(f"skipped: {cell} x {regularizer} ({number}): {reason}")
     for line in problems:
         print(f"warning: {line}")
     if plan.expansion.merged:
-        print(f"{plan.expansion.merged} equal trials merged")
-    cost = f"{'~' if scaled else ''}{_span(total / slots)} on {slots} slots" if total else ""
-    if unknown:
-        cost += f"{', and ' if cost else ''}{unknown} trials with no measurement yet"
-    print(f"{plan.grid.name}: {len(plan.jobs)} trials, {len(todo)} to run; cost: {cost or 'none'}")
+        print(f"{_trials(plan.expansion.merged, 'equal ')} merged")
+    costs = [f"{'~' if scaled else ''}{_span(total / slots)} on {slots} at a time"] if total else []
+    costs += [f"{_trials(unknown)} with {_UNKNOWN}"] if unknown else []
+    print(
+        f"{plan.grid.name}: {_trials(len(rows))}, {len(todo)} to run; "
+        f"cost: {', and '.join(costs) or 'none'}"
+    )
 
 
-def _varying(trials: list[Trial]) -> list[str]:
-    names = [n for n in Trial.model_fields if n not in ("cell", "regularizer", "rep")]
-    varying = [n for n in names if len({getattr(t, n) for t in trials}) > 1]
-    return [*(["nhid"] if "nhid" not in varying else []), *varying, "rep"]
+def _trials(number: int, kind: str = "") -> str:
+    return f"{number:,} {kind}trial{'s' * (number != 1)}"
 
 
-def _num_params(
-    job: Job, trial: Trial, registry: Registry, known: dict[tuple[object, ...], int | None]
-) -> int | None:
-    """Counts the parameters of a model that is built without memory, on torch's meta device."""
-    key = (trial.corpus, trial.cell, trial.nhid, trial.emsize, trial.nlayers, trial.tied)
-    if key not in known:
-        import torch
+def _print_table(head: list[str], rows: list[list[str]], right: set[str]) -> None:
+    # As wide as it is: a terminal wraps its lines, and no run_id is cut.
+    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = (
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(head, row, widths, strict=True)
+        )
+        print("  ".join(cells).rstrip())
 
-        from bench.model import build
 
-        cell, _ = select(trial, registry)
-        corpus = load(trial.corpus, Path(job.data_dir), job.corpus_hash)
-        try:
-            with torch.device("meta"):
-                make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
-                known[key] = build(trial, make_cell, len(corpus.vocab)).num_params
-        except Exception:  # whatever a plugin raises becomes its trial's record, not ours
-            known[key] = None
-    return known[key]
+def _in_common(trials: list[Trial], columns: list[str]) -> str:
+    """Returns the fields that are equal in all trials, in words."""
+    told = {"cell", "regularizer", "rep", *columns} | repeated(trials)
+    names = [name for name in Trial.model_fields if name not in told]
+    words = [f"{name} {spell(getattr(trials[0], name))}" for name in names]
+    if "dropouti" in repeated(trials):
+        words.append("dropouti as dropout")
+    text = ", ".join(words)
+    return textwrap.fill(
+        f"every trial: {text}", 100, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _counter(plan: Plan) -> Callable[[Job, Trial], int | None]:
+    """Returns a function that counts a trial's parameters, or gives None where its cell fails.
+
+    The model is built on torch's meta device: without memory, whatever its size.
+    """
+    folder = plan.jobs[0].plugins
+    registry: Registry = find(Path(folder) if folder else None)
+    known: dict[tuple[object, ...], int | None] = {}
+
+    def count(job: Job, trial: Trial) -> int | None:
+        key = (trial.corpus, trial.cell, trial.nhid, trial.emsize, trial.nlayers, trial.tied)
+        if key not in known:
+            import torch
+
+            from bench.model import build
+
+            cell, _ = select(trial, registry)
+            corpus = load(trial.corpus, Path(job.data_dir), job.corpus_hash)
+            try:
+                with torch.device("meta"):
+                    make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
+                    known[key] = build(trial, make_cell, len(corpus.vocab)).num_params
+            except Exception:  # whatever a plugin raises becomes its trial's record, not ours
+                known[key] = None
+        return known[key]
+
+    return count
 
 
 def _cost(
     trial: Trial, num_params: int | None, runs: pd.DataFrame, train_tokens: dict[str, int]
 ) -> tuple[float | None, bool]:
-    """Returns the seconds all epochs would take, and whether a record of this size says so."""
-    cell = trial.cell.split(":")[0]
+    """Returns the seconds all epochs would take, and whether records of such a trial say so."""
     near = runs[
-        (runs.cell.str.split(":").str[0] == cell)
+        (runs.cell.map(_names) == _names(trial.cell))
         & (runs.batch_size == trial.batch_size)
+        & (runs.precision == trial.precision)
         & (runs.epochs_done > 0)
     ]
     if near.empty:
         return None, False
-    per_epoch = (near.train_seconds + near.eval_seconds) / near.epochs_done
-    same = (near.nhid == trial.nhid) & (near.corpus == trial.corpus) & (near.bptt == trial.bptt)
-    if same.any():
-        return float(per_epoch[same].median()) * trial.epochs, True
+    same = near
+    for name in _SIZE:
+        same = same[same[name] == getattr(trial, name)]
+    exact = same[same.regularizer.map(_names) == _names(trial.regularizer)]
+    if not exact.empty:
+        seconds = (exact.train_seconds + exact.eval_seconds) / exact.epochs_done
+        return float(seconds.median()) * trial.epochs, True
     if num_params is None:
         return None, False
     # Work grows with tokens x parameters; far from the sizes on record this is rough, hence "~".
-    tokens = near.tokens_per_s * near.train_seconds / near.epochs_done
-    work = per_epoch / (tokens * near.num_params)
+    known = near if same.empty else same
+    tokens = known.tokens_per_s * known.train_seconds
+    work = (known.train_seconds + known.eval_seconds) / (tokens * known.num_params)
     return float(work.median()) * train_tokens[trial.corpus] * num_params * trial.epochs, False
+
+
+def _names(selection: str) -> str:
+    """Returns the names of a selection, without hyper-parameters."""
+    return "+".join(part.split(":")[0] for part in selection.split("+"))
 
 
 def _span(seconds: float) -> str:

@@ -7,8 +7,12 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import BadInput
+
+if TYPE_CHECKING:
+    from bench.driver import Backend
 
 SHELL = "python -m bench."
 
@@ -58,6 +62,7 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         data_dir=(options.data_dir or default_data_dir()).resolve(),
         plugins=options.plugins,
         device=device,
+        threads=max(1, int(options.cpus_per_trial)),
         keep_weights=(options.keep_weights or grid.keep_weights) == "best",
     )
     slots = _slots(options, address)
@@ -160,7 +165,7 @@ def _slots(options: Options, address: str | None) -> int:
     return max(1, int(cpus / options.cpus_per_trial))
 
 
-def _backend(options: Options, address: str | None, gpus: float, slots: int):  # type: ignore[no-untyped-def]
+def _backend(options: Options, address: str | None, gpus: float, slots: int) -> Backend:
     from functools import partial
 
     if options.backend == "local":

@@ -27,12 +27,12 @@ IMPOSSIBLE = 4.0
 Penalty = Callable[[Activations], Tensor]
 
 
-def prepare_thread(device: torch.device) -> None:
+def prepare_thread(device: torch.device, threads: int = 1) -> None:
     """Sets all that is global and moves numbers, on the thread that trains.
 
     Called before each trial, since a plugin, or the trial before, may have changed any of it.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
     torch.set_grad_enabled(True)

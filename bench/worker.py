@@ -40,6 +40,7 @@ class Job:
     data_dir: str
     plugins: str | None
     device: str
+    threads: int
     keep_weights: bool
     git: dict[str, Any]
     protocol: int = PROTOCOL
@@ -106,11 +107,11 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from bench.corpora import check_length, load
+    from bench.corpora import check_length, default_data_dir, load
     from bench.loop import Trainer, prepare_thread
 
     device = torch.device(job.device)
-    prepare_thread(device)
+    prepare_thread(device, job.threads)
     registry = find(Path(job.plugins) if job.plugins else None)
     trial = make_trial(job.trial, registry, f"trial {job.run_id}")
     if job.protocol != PROTOCOL:
@@ -125,11 +126,14 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
             {one.plugin.name: one.hparams for one in regularizers}, sort_keys=True
         ),
     }
-    corpus = load(trial.corpus, Path(job.data_dir), job.corpus_hash)
+    data_dir = Path(job.data_dir)
+    if not data_dir.is_dir():  # another machine than the driver's: look where its own data are
+        data_dir = default_data_dir()
+    corpus = load(trial.corpus, data_dir, job.corpus_hash)
     check_length(corpus, bptt=trial.bptt, batch_size=trial.batch_size)
     make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
     trainer = Trainer(trial, corpus, make_cell, build_regularizers(regularizers), device)
-    prepare_thread(device)  # importing and building the plugins may have changed it
+    prepare_thread(device, job.threads)  # importing and building the plugins may have changed it
     for epoch in trainer.epochs():
         report({"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}})
     columns |= trainer.result()

@@ -132,6 +132,7 @@ def test_a_worker_refuses_what_the_driver_did_not_hash(tmp_path: Path) -> None:
         data_dir=default_data_dir(),
         plugins=None,
         device="cpu",
+        threads=1,
         keep_weights=False,
     )
     job = ready.jobs[0]

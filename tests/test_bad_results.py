@@ -132,6 +132,14 @@ def test_a_report_or_log_that_cannot_be_written(verb: Verb, tmp_path: Path, wher
     assert count == (1 if where == "reports" else 0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_that_fills_the_disk_makes_no_noise(verb: Verb, tmp_path: Path) -> None:
+    (tmp_path / "results" / "grids").mkdir(parents=True)
+    (tmp_path / "results" / "grids" / "tiny.log").symlink_to("/dev/full")
+    outcome = verb("grid", grid_file(tmp_path, "{cell: [lstm]}"), *LOCAL)
+    assert (outcome.code, outcome.err) == (0, ""), "the records hold all that the log does"
+
+
 # --- broken records -------------------------------------------------------------------------------
 
 

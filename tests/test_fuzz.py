@@ -152,9 +152,10 @@ VALUES = st.one_of(
     st.sampled_from(
         ["lstm", "lstn", "ar", "tiny.yaml", "absent.yaml", "cell", "regularizer", "made_up",
          "nowhere", "results", ".", "0", "1", "-1", "1.5", "nan", "local", "ray", "cpu", "auto",
-         "best", "failed", "nhid=8", "nhid=0", "lr=1,2", "cell=gru", "regularizer=ar+tar", "=", "a=b=c",
-         "nhid=", "", "nhid=8,8", "folder:path=nowhere", "synthetic:train=x", "127.0.0.1:1", "x" * 300, "é",
-         "\udcff", "--", "a\nb", "../x", "a/b", "0123456789ab", "%s", "{}", "[/bold]"]
+         "best", "failed", "nhid=8", "nhid=0", "lr=1,2", "cell=gru", "regularizer=ar+tar", "=",
+         "a=b=c", "nhid=", "", "nhid=8,8", "folder:path=nowhere", "synthetic:train=x",
+         "127.0.0.1:1", "x" * 300, "é", "\udcff", "--", "a\nb", "../x", "a/b",
+         "0123456789ab", "%s", "{}", "[/bold]"]
     ),
     # No slash: a random absolute path could be anybody's. No NUL: no process can be given one.
     st.text(st.characters(blacklist_characters="\0/~", blacklist_categories=["Cs"]), max_size=12),

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(folder: Path, verb: Verb, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The run_id of a trial that is trained once; the working folder is the one with its results."""
+    """The run_id of a trial that is trained once; its results are in the working folder."""
     monkeypatch.chdir(folder)
     return train(verb)
 
@@ -157,8 +157,8 @@ def test_the_printed_command_is_short_where_values_are_the_default_ones(verb: Ve
     assert verb("generate", run_id, "--results", "other place", "--data-dir", "d").err.splitlines()[
         1
     ] == (
-        f"python -m bench.train --corpus synthetic:train=3000:valid=400 --nhid 12 --emsize 8 --dropout 0.1 --bptt 10 "
-        "--batch-size 5 --epochs 2 --lr 7.5 --rep 2 --data-dir d --results 'other place' "
+        "python -m bench.train --corpus synthetic:train=3000:valid=400 --nhid 12 --emsize 8 "
+        "--dropout 0.1 --bptt 10 --batch-size 5 --epochs 2 --lr 7.5 --rep 2 --data-dir d --results 'other place' "
         "--rerun all"
     )
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the harness in one order, plugins from `bench.api` alone, heavy things late."""
+"""Who may import whom: the harness in one order, plugins little, heavy packages late."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORDER = [
     "train",
     "generate",
 ]
-"""A module or package of bench imports only those above it. A package's __main__ is a verb: last."""
+"""A module or package of bench imports only those above it; a package's __main__ is last."""
 LAST = len(ORDER)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing as mp
 import os
 import signal
@@ -13,7 +14,6 @@ from typing import Any
 
 from bench.worker import Job, Message, run_trials
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 Deliver = Callable[[Message], None]
 
 
@@ -33,7 +33,10 @@ def run(jobs: Sequence[Job], deliver: Deliver, *, slots: int, gpus: Sequence[str
             while waiting and len(workers) < slots:
                 taken = {w.slot for w in workers}
                 slot = next(s for s in range(slots) if s not in taken)
-                workers.append(_Worker(slot, gpus[slot % len(gpus)] if gpus else None))
+                environment = thread_limits(jobs[0].threads)
+                if gpus:
+                    environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+                workers.append(_Worker(slot, environment))
                 workers[-1].give(waiting.popleft())
             ready = wait([w.connection for w in workers])
             for worker in [w for w in workers if w.connection in ready]:
@@ -45,14 +48,22 @@ def run(jobs: Sequence[Job], deliver: Deliver, *, slots: int, gpus: Sequence[str
             worker.close()
 
 
+def thread_limits(threads: int) -> dict[str, str]:
+    """Returns the environment that holds a trial's process to its threads.
+
+    Two OpenMP threads beside another busy process can be ten times slower than one.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {name: str(threads) for name in names}
+
+
 class _Worker:
     """A spawned process that runs one job after the other."""
 
-    def __init__(self, slot: int, gpu: str | None) -> None:
+    def __init__(self, slot: int, environment: dict[str, str]) -> None:
         self.slot = slot
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        environment = ONE_THREAD | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)  # a spawned process inherits what is set at its start
@@ -67,7 +78,8 @@ class _Worker:
         theirs.close()
 
     def give(self, job: Job) -> None:
-        self.connection.send(job)
+        with contextlib.suppress(OSError):  # it vanished: the next `step` will see that
+            self.connection.send(job)
 
     def step(self, waiting: deque[Job], deliver: Deliver) -> bool:
         """Handles one thing the process said; returns whether it goes on."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.backends.local import ONE_THREAD, Deliver
+from bench.backends.local import Deliver, thread_limits
 from bench.errors import BadInput, one_line
 from bench.plugins import FOLDER, tree
 from bench.worker import Job, Message, run_trials
@@ -63,7 +63,7 @@ def run(
     `address` None starts a private cluster on this machine, anything else is joined. A job whose
     actor or node vanished delivers no record. Raises BadInput when no cluster can be joined.
     """
-    with _cluster(address, resources, jobs[0].plugins), _temporary() as storage:
+    with _cluster(address, resources, jobs[0]), _temporary() as storage:
         from ray import tune
 
         relay = _relay(deliver)
@@ -134,14 +134,17 @@ def check_address(address: str) -> str:
 
 
 def running_here() -> str | None:
-    """Returns the address of a Ray cluster that runs on this machine, if its file says so."""
-    with contextlib.suppress(OSError):
-        return Path("/tmp/ray/ray_current_cluster").read_text().strip() or None
+    """Returns the address of a Ray cluster that `ray start` began on this machine, if one runs."""
+    with contextlib.suppress(OSError, ValueError):  # no such file, or nobody there any more
+        address = Path("/tmp/ray/ray_current_cluster").read_text().strip()
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return address
     return None
 
 
 @contextlib.contextmanager
-def _cluster(address: str | None, resources: Resources, plugins: str | None) -> Iterator[None]:
+def _cluster(address: str | None, resources: Resources, job: Job) -> Iterator[None]:
     os.environ.update(_QUIET)
     if address is not None:
         address = check_address(address)
@@ -153,8 +156,11 @@ def _cluster(address: str | None, resources: Resources, plugins: str | None) -> 
         "log_to_driver": False,
         "configure_logging": False,
     }
-    with _shipped(plugins) as module, contextlib.ExitStack() as stack:
-        options["runtime_env"] = {"py_modules": [module], "env_vars": ONE_THREAD | _QUIET}
+    with _shipped(job.plugins) as module, contextlib.ExitStack() as stack:
+        options["runtime_env"] = {
+            "py_modules": [module],
+            "env_vars": thread_limits(job.threads) | _QUIET,
+        }
         # Ray puts the folder that ray.init is called in before all else on its workers' sys.path.
         # There it must find what was sent, not a checkout that happens to be on that machine.
         stack.enter_context(contextlib.chdir(Path(module).parent))

@@ -1,0 +1,307 @@
+"""What a person sees while a grid runs: plain lines, and the one view of a terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from bench.config import Trial
+from bench.display import Display, Progress, apart, label, outcome, varying
+
+
+class Clock:
+    """time.monotonic, moved by hand."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr("bench.display.time.monotonic", clock)
+    yield clock
+
+
+def trials(*given: Trial) -> dict[str, Trial]:
+    return {f"{number:012x}": trial for number, trial in enumerate(given)}
+
+
+def grid(reps: int = 3) -> dict[str, Trial]:
+    return trials(
+        *(
+            Trial(cell=cell, nhid=20, regularizer=regularizer, rep=rep, epochs=10)
+            for cell in ("lstm", "gru")
+            for regularizer in ("none", "ar:alpha=2")
+            for rep in range(reps)
+        )
+    )
+
+
+def ok(valid_ppl: float, **changes: object) -> dict[str, Any]:
+    nll = math.log(valid_ppl)
+    return {
+        "status": "ok",
+        "valid_nll": nll,
+        "test_nll": nll - 0.1,
+        "stop_reason": "epochs",
+    } | changes
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (ok(80), "valid 80.00 test 72.39"),
+        (ok(900, stop_reason="not_learned"), "valid 900.00 test 814.35 · not learned"),
+        (ok(2, stop_reason="impossible"), "valid 2.00 test 1.81 · IMPOSSIBLE (below the source)"),
+        (ok(80, test_nll=None), "valid 80.00 test –"),
+        ({"status": "ok", "valid_nll": 1e6, "test_nll": 0.0}, "valid 1014232054735004…"),
+        ({"status": "diverged", "stop_reason": "nan", "error_text": None}, "diverged"),
+        (
+            {"status": "failed", "error_text": "Traceback …\n  File x\nValueError: [no]\tmore\n\n"},
+            "failed · ValueError: [no] more",
+        ),
+        ({"status": "failed", "error_text": " \n"}, "failed"),
+        ({"status": "oom", "error_text": "MemoryError"}, "oom · MemoryError"),
+        ({"status": "lost"}, "lost"),
+    ],
+)
+def test_how_a_run_ended(record: dict[str, Any], words: str) -> None:
+    shown = outcome(record)
+    assert shown == words or (words.endswith("…") and shown.startswith(words[:-1]))
+
+
+def test_a_long_last_line_of_a_traceback_is_cut() -> None:
+    shown = outcome({"status": "failed", "error_text": "E: " + "long " * 100 + "end"})
+    assert len(shown) < 140 and shown.startswith("failed · E: long") and shown.endswith("long end")
+
+
+def test_a_label_tells_trials_apart() -> None:
+    assert label(Trial(nhid=20)) == "lstm 20 · none · rep 0"
+    assert label(Trial(nhid=20, clip=10), ("clip",)) == "lstm 20 · none · rep 0 · clip 10"
+    assert apart(grid().values()) == []
+    # The cells differ in lr, but their names tell them apart already.
+    assert apart([Trial(), Trial(cell="gru", lr=10)]) == []
+    same_but = [Trial(clip=clip, lr=lr) for clip in (0.25, 10) for lr in (20, 5)]
+    assert apart([*same_but, Trial(cell="gru", wdecay=0)]) == ["lr", "clip"]
+    assert apart([Trial(corpus="ptb"), Trial(corpus="wikitext-2")]) == ["corpus"]
+    progress = Progress(trials(*same_but), {}, 1)
+    assert progress.label(f"{3:012x}") == "lstm 650 · none · rep 0 · lr 5 · clip 10"
+
+
+def test_a_field_that_repeats_another_does_not_count_as_varying() -> None:
+    assert varying([Trial(nhid=20), Trial(nhid=30)]) == ["nhid"]
+    assert varying([Trial(nhid=20), Trial(nhid=30, emsize=20)]) == ["nhid"]
+    assert varying([Trial(nhid=20), Trial(nhid=30, emsize=25)]) == ["nhid", "emsize"]
+    assert varying([Trial(lr=20), Trial(lr=10)]) == ["lr"]
+    assert varying([Trial(lr=20), Trial(lr=10, min_lr=1)]) == ["lr", "min_lr"]
+    both = [Trial(dropout=p, dropouti=p) for p in (0.2, 0.65)]
+    assert varying(both) == ["dropout"]
+    assert varying([*both, Trial(dropout=0.2, dropouti=0)]) == ["dropout", "dropouti"]
+    assert varying([Trial(rep=1), Trial(cell="gru"), Trial(regularizer="ar")]) == []
+
+
+# --- counts, time left, best ----------------------------------------------------------------------
+
+
+def test_counts() -> None:
+    every = grid()
+    ids = list(every)
+    recorded = dict(
+        zip(ids, ["ok", "diverged", "failed", "oom", "timeout", "stopped"], strict=False)
+    )
+    progress = Progress(every, recorded, 2)
+    assert (progress.total, progress.done, progress.failed) == (12, 6, 3)
+    progress.finished = {ids[6]: ok(80), ids[7]: {"status": "lost"}, ids[8]: {"status": "failed"}}
+    assert (progress.total, progress.done, progress.failed) == (12, 9, 5)
+
+
+def test_time_left_comes_from_what_finished_and_how_far_the_running_are(clock: Clock) -> None:
+    every = grid()
+    ids = list(every)
+    progress = Progress(every, dict.fromkeys(ids[:2], "ok"), 2)
+    assert progress.eta() is None
+    clock.now += 60
+    progress.running = {ids[2]: (1000.0, 0), ids[3]: (1000.0, 0)}
+    assert progress.eta() is None, "nothing is known before the first epoch"
+    progress.running = {ids[2]: (1000.0, 5), ids[3]: (1000.0, 10)}
+    # 10 are to run; in 60 s one and a half of them.
+    assert progress.eta() == pytest.approx((10 - 1.5) * 60 / 1.5)
+    progress.finished = {ids[3]: ok(80)}
+    del progress.running[ids[3]]
+    assert progress.eta() == pytest.approx((10 - 1.5) * 60 / 1.5)
+    progress.finished = dict.fromkeys(ids[2:], ok(80))
+    progress.running = {}
+    assert progress.eta() == 0
+
+
+def test_best_of_each_cell() -> None:
+    every = grid()
+    ids = list(every)
+    progress = Progress(every, {}, 2)
+    assert progress.best() == []
+    progress.finished = {
+        ids[0]: ok(80),
+        ids[3]: ok(70),
+        ids[4]: ok(75),
+        ids[5]: {"status": "diverged", "valid_nll": None},
+        ids[6]: {"status": "failed", "valid_nll": 0.1},
+    }
+    assert progress.best() == [("lstm 20", "ar:alpha=2", pytest.approx(70))]
+    progress.finished[ids[7]] = ok(99)
+    assert [cell for cell, _, _ in progress.best()] == ["gru 20", "lstm 20"]
+
+
+def test_the_best_of_one_corpus_is_not_that_of_another() -> None:
+    two = trials(Trial(corpus="ptb"), Trial(corpus="wikitext-2"))
+    progress = Progress(two, {}, 1)
+    progress.finished = dict(zip(two, (ok(80), ok(90)), strict=True))
+    assert [(cell, round(ppl)) for cell, _, ppl in progress.best()] == [
+        ("lstm 650 ptb", 80),
+        ("lstm 650 wikitext-2", 90),
+    ]
+
+
+# --- not a terminal -------------------------------------------------------------------------------
+
+
+def test_a_line_per_finished_trial_when_not_a_terminal(clock: Clock) -> None:
+    every = grid()
+    ids = list(every)
+    stream = io.StringIO()
+    progress = Progress(every, dict.fromkeys(ids[:8], "ok"), 2)
+    with Display("tiny", progress, stream) as display:
+        display.start(ids[8])
+        display.start(ids[9])
+        display.epoch(ids[8], 1)
+        assert stream.getvalue() == ""
+        clock.now += 61
+        display.finish(ids[8], ok(80))
+        display.vanish([ids[9]])
+        assert progress.running == {}
+        display.start(ids[9])
+        clock.now += 3600
+        display.finish(ids[9], {"status": "failed", "error_text": "…\nOSError: [bold]x[/]"})
+        display.finish(ids[10], ok(1.5, stop_reason="impossible"))
+        display.finish(ids[11], {"status": "lost"})
+    assert stream.getvalue().splitlines() == [
+        "[ 9/12] 000000000008 gru 20 · none · rep 2 · valid 80.00 test 72.39 · 1:01",
+        "[10/12] 000000000009 gru 20 · ar:alpha=2 · rep 0 · failed · OSError: [bold]x[/] · 1:00:00",
+        "[11/12] 00000000000a gru 20 · ar:alpha=2 · rep 1 · valid 1.50 test 1.36 · IMPOSSIBLE "
+        "(below the source) · 0:00",
+        "[12/12] 00000000000b gru 20 · ar:alpha=2 · rep 2 · lost · 0:00",
+    ]
+
+
+# --- a terminal -----------------------------------------------------------------------------------
+
+
+def seen(display: Display, width: int) -> list[str]:
+    """The lines of the view on a terminal of this width."""
+    console = Console(record=True, width=width, force_terminal=True, file=io.StringIO())
+    console.print(display.view(width))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_the_view_of_a_terminal(clock: Clock) -> None:
+    every = grid()
+    ids = list(every)
+    display = Display("tiny", Progress(every, {ids[0]: "ok"}, 2), io.StringIO())
+    assert seen(display, 100) == [f"tiny  {'━' * 30}  1/12 done  0 running  0 failed  0:00 so far"]
+    display.start(ids[1])
+    display.start(ids[7])
+    clock.now += 30
+    display.finish(ids[1], ok(80))
+    display.start(ids[4])
+    display.start(ids[2])
+    display.epoch(ids[4], 5)
+    clock.now += 15
+    display.finish(ids[2], {"status": "failed", "error_text": "x"})
+    assert seen(display, 100) == [
+        f"tiny  {'━' * 30}  3/12 done  2 running  1 failed  0:45 so far  about 2:33 left",
+        "   gru 20 · none · rep 1         epoch 0/10  0:45",
+        "   lstm 20 · ar:alpha=2 · rep 1  epoch 5/10  0:15",
+        "   best  lstm 20     80.00  none",
+    ]
+
+
+def test_only_the_first_of_many_running_trials_are_shown() -> None:
+    every = grid(reps=5)
+    display = Display("many", Progress(every, {}, 20), io.StringIO())
+    for run_id in every:
+        display.start(run_id)
+    lines = seen(display, 100)
+    assert len(lines) == 10 and lines[-1] == "   and 12 more"
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    long = "ar:alpha=2:form=norm:layers=all:of=raw+tar:beta=1:form=norm:layers=all:of=dropped"
+    every = trials(*(Trial(regularizer=long, rep=rep) for rep in range(30)))
+    display = Display("a-long-name-" * 8, Progress(every, {}, 20), io.StringIO())
+    for number, run_id in enumerate(every):
+        display.start(run_id)
+        if number < 10:
+            display.finish(run_id, ok(80) if number else {"status": "oom"})
+    lines = seen(display, width)
+    assert max(cell_len(line) for line in lines) <= width
+    assert len(lines) == 1 + 8 + 1 + 1, "each thing on one line"
+    if width >= 80:
+        assert "10/30 done  20 running  1 failed" in lines[0]
+        assert lines[1].endswith("epoch 0/80  0:00") and lines[-1].startswith("   best  lstm 650 ")
+    if width == 200:
+        assert long in lines[1]
+
+
+def test_what_looks_like_markup_is_shown_as_it_is() -> None:
+    strange = "[bold]x[/]"
+    every = trials(Trial(regularizer=strange, cell="[red]c[/red]"), Trial(rep=1))
+    display = Display(strange, Progress(every, {}, 1), io.StringIO())
+    first, _ = every
+    display.start(first)
+    lines = seen(display, 100)
+    assert lines[0].startswith("[bold]x[/]  ━")
+    assert lines[1].startswith("   [red]c[/red] 650 · [bold]x[/] · rep 0 ")
+    display.finish(first, ok(80))
+    assert seen(display, 100)[1] == "   best  [red]c[/red] 650     80.00  [bold]x[/]"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    every = grid()
+    ids = list(every)
+    terminal = Terminal()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Display("tiny", Progress(every, {}, 2), terminal) as display,
+    ):
+        display.start(ids[0])
+        display.live.refresh()
+        display.finish(ids[0], ok(80))
+        display.finish(ids[1], {"status": "failed", "error_text": "ValueError: [bold]no[/]"})
+        display.live.refresh()
+        raise KeyboardInterrupt
+    text = terminal.getvalue()
+    hide, show, clear = "\x1b[?25l", "\x1b[?25h", "\x1b[2K"
+    assert text.count(hide) == text.count(show) == 1 and text.index(hide) < text.index(show)
+    # Of what stays, only the failure is a line; the view is cleared, line by line.
+    assert "failed · ValueError: [bold]no[/]" in text and "valid 80.00 test" not in text
+    last = text.rindex("tiny")
+    assert text.count(clear, last) >= text.count("\n", last) > 0
