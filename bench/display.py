@@ -85,7 +85,7 @@ class Progress:
     def __init__(self, trials: dict[str, Trial], done: dict[str, str], slots: int) -> None:
         self.trials = trials
         self.total = len(trials)
-        self.recorded = done
+        self.recorded = dict(done)  # the driver goes on writing into its own
         self.finished: dict[str, dict[str, Any]] = {}
         self.running: dict[str, tuple[float, int]] = {}
         self.slots = slots
@@ -178,6 +178,7 @@ class Display:
         if self.live is None:
             print(line, file=self.stream, flush=True)
         elif record["status"] != "ok":
+            line = one_line(line, self.live.console.width)  # the log has the whole of it
             self.live.console.print(line, markup=False, highlight=False, style="yellow")
 
     def vanish(self, run_ids: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import socket
 import subprocess
@@ -46,11 +47,17 @@ def cpu_name() -> str:
 def git() -> dict[str, Any]:
     """Returns git_commit and git_dirty of the checkout the harness runs from, or nulls."""
     root = Path(bench.__file__).resolve().parent.parent
+    # Inside a git hook, GIT_DIR and its kin name the repository of the hook.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
     def ask(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10
+                ["git", "--no-optional-locks", "-C", str(root), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                env=environment,
             )
         except (OSError, subprocess.SubprocessError):
             return None

@@ -60,10 +60,10 @@ def _signature() -> inspect.Signature:
     meanings = {column.name: column.meaning for column in RUNS}
     for name, default in FIELDS.items():
         shown = {"emsize": "nhid", "min_lr": "lr / 4^6"}.get(name, spell(default))
-        kind = {"emsize": int, "min_lr": float}.get(name, type(default))
+        type_ = {"emsize": int, "min_lr": float}.get(name, type(default))
         option = typer.Option(
             f"--{name.replace('_', '-')}",
-            metavar={int: "INT", float: "FLOAT", bool: "true|false"}.get(kind, "TEXT"),
+            metavar={int: "INT", float: "FLOAT", bool: "true|false"}.get(type_, "TEXT"),
             help=f"{meanings[name][0].upper()}{meanings[name][1:]}. [default: {shown}]",
         )
         own[name] = (Annotated[str | None, option], None)
@@ -102,10 +102,10 @@ def _signature() -> inspect.Signature:
             False,
         ),
     }
-    kind = inspect.Parameter.KEYWORD_ONLY
+    keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Signature(
         [
-            inspect.Parameter(name, kind, default=default, annotation=annotation)
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
             for name, (annotation, default) in own.items()
         ],
         return_annotation=int,

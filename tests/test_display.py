@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from bench.config import Trial
 from bench.display import Display, Progress, apart, label, outcome, varying
@@ -158,7 +159,8 @@ def test_best_of_each_cell() -> None:
         ids[5]: {"status": "diverged", "valid_nll": None},
         ids[6]: {"status": "failed", "valid_nll": 0.1},
     }
-    assert progress.best() == [("lstm 20", "ar:alpha=2", pytest.approx(70))]
+    ((cell, regularizer, ppl),) = progress.best()
+    assert (cell, regularizer, round(ppl, 6)) == ("lstm 20", "ar:alpha=2", 70)
     progress.finished[ids[7]] = ok(99)
     assert [cell for cell, _, _ in progress.best()] == ["gru 20", "lstm 20"]
 
@@ -296,6 +298,7 @@ def test_a_terminal_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         display.live.refresh()
         display.finish(ids[0], ok(80))
         display.finish(ids[1], {"status": "failed", "error_text": "ValueError: [bold]no[/]"})
+        display.finish(ids[2], {"status": "failed", "error_text": "long " * 50})
         display.live.refresh()
         raise KeyboardInterrupt
     text = terminal.getvalue()
@@ -303,5 +306,7 @@ def test_a_terminal_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.count(hide) == text.count(show) == 1 and text.index(hide) < text.index(show)
     # Of what stays, only the failure is a line; the view is cleared, line by line.
     assert "failed · ValueError: [bold]no[/]" in text and "valid 80.00 test" not in text
+    (long,) = (line for line in text.splitlines() if "long long" in line)
+    assert len(Text.from_ansi(long)) <= 100
     last = text.rindex("tiny")
     assert text.count(clear, last) >= text.count("\n", last) > 0

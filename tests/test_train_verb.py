@@ -48,7 +48,7 @@ CHANGED: dict[str, tuple[str, object]] = {
 def runs(results: str = "results") -> list[dict[str, Any]]:
     frame, problems = store.load_runs(Path(results))
     assert problems == []
-    return [dict(row) for row in frame.to_dict("records")]
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def test_every_field_of_a_trial_is_an_option_with_its_default(

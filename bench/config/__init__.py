@@ -1,14 +1,7 @@
 """What is to be trained: trials, grid files and run_ids."""
 
-from bench.config.grid import (
-    Expansion,
-    Grid,
-    check_name,
-    expand,
-    load_grid,
-    override,
-    preset_names,
-)
+from bench.config.expand import Expansion, expand
+from bench.config.grid import Grid, check_name, load_grid, override, preset_names
 from bench.config.trial import (
     FIELDS,
     PROTOCOL,
