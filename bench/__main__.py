@@ -65,7 +65,10 @@ def run(app: typer.Typer, argv: list[str] | None = None, name: str | None = None
         format_message = getattr(error, "format_message", None)
         if format_message is None:
             raise
-        print(f"bench: {one_line(format_message()).rstrip('.')}. See --help.", file=sys.stderr)
+        text = one_line(format_message()).rstrip(".")
+        errors = getattr(error.__cause__, "errors", None)  # pydantic's: they hold what was given
+        given = f" (given: {one_line(errors()[0]['input'], 60)})" if errors else ""
+        print(f"bench: {text}{given}. See --help.", file=sys.stderr)
         sys.exit(BAD_INPUT)
     sys.exit(code if isinstance(code, int) else 0)
 
