@@ -82,13 +82,12 @@ class Progress:
     `done` are the statuses of the trials that need no run.
     """
 
-    def __init__(self, trials: dict[str, Trial], done: dict[str, str], slots: int) -> None:
+    def __init__(self, trials: dict[str, Trial], done: dict[str, str]) -> None:
         self.trials = trials
         self.total = len(trials)
         self.recorded = dict(done)  # the driver goes on writing into its own
         self.finished: dict[str, dict[str, Any]] = {}
         self.running: dict[str, tuple[float, int]] = {}
-        self.slots = slots
         self.started = time.monotonic()
         self.more = apart(trials.values())
         self.corpora = len({trial.corpus for trial in trials.values()})
@@ -178,8 +177,10 @@ class Display:
         if self.live is None:
             print(line, file=self.stream, flush=True)
         elif record["status"] != "ok":
-            line = one_line(line, self.live.console.width)  # the log has the whole of it
-            self.live.console.print(line, markup=False, highlight=False, style="yellow")
+            from rich.text import Text
+
+            # Cut at the edge: the log has the whole of it.
+            self.live.console.print(Text(line, "yellow"), no_wrap=True, overflow="ellipsis")
 
     def vanish(self, run_ids: list[str]) -> None:
         """The processes of these trials vanished."""
@@ -197,11 +198,13 @@ class Display:
         times = f"  {_span(now - p.started)} so far"
         times += "" if eta is None else f"  about {_span(eta)} left"
         name = one_line(self.name, 30)
-        bar = max(5, min(30, width - len(name + done + failed + times) - 4))
+        bar = min(30, width - len(name + done + failed + times) - 4)
+        bar = 0 if bar < 5 else bar  # the counts matter more
         full = round(bar * p.done / p.total)
         strip = Text.assemble(("━" * full, "green"), ("━" * (bar - full), "dim"))
         many = Text(failed, "yellow" if p.failed else "dim")
-        lines = [Text.assemble((name, "bold"), "  ", strip, "  ", done, many, times)]
+        gap = "  " if bar else ""
+        lines = [Text.assemble((name, "bold"), gap, strip, "  ", done, many, times)]
         shown = [
             (p.label(run_id), f"epoch {epoch}/{p.trials[run_id].epochs}  {_span(now - since)}")
             for run_id, (since, epoch) in list(p.running.items())[:_ROWS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,8 @@ def plan(
                 trial=trial.model_dump(),
                 corpus_hash=hashes[trial.corpus],
                 sources=sources,
+                cell_hparams=_json(cell.hparams),
+                regularizer_hparams=_json({r.plugin.name: r.hparams for r in regularizers}),
                 plugin_origin=", ".join(origins),
                 data_dir=str(data_dir.resolve()),
                 plugins=None if plugins is None else str(plugins.resolve()),
@@ -114,7 +117,6 @@ def drive(
     command: str,
     rerun: str | None = None,
     max_retries: int = 3,
-    slots: int = 1,
 ) -> dict[str, str]:
     """Runs what is missing and returns the status of every wanted trial.
 
@@ -128,7 +130,7 @@ def drive(
         return dict(plan.statuses)
     todo = {job.run_id for job in missing}
     statuses = {r: s for r, s in plan.statuses.items() if r not in todo}
-    progress = Progress(plan.trials, statuses, slots)
+    progress = Progress(plan.trials, statuses)
     epochs: dict[str, list[dict[str, Any]]] = {}
     weights: dict[str, bytes] = {}
     with (
@@ -146,6 +148,8 @@ def drive(
             if "epoch" in message:
                 epochs.setdefault(name, []).append(message["epoch"])
                 display.epoch(name, message["epoch"]["epoch"])
+            if "vanished" in message and name not in statuses:
+                display.vanish([name])
             if "record" in message:
                 record = message["record"]
                 store.write_run(results, record, epochs.pop(name, []), weights.pop(name, None))
@@ -158,7 +162,6 @@ def drive(
             missing = [job for job in missing if job.run_id not in statuses]
             if not missing:
                 break
-            display.vanish([job.run_id for job in missing])
             for job in missing:
                 store.write_run(results, base_record(job), epochs.pop(job.run_id, []))
                 log.warning("lost %s %s", job.run_id, label(plan.trials[job.run_id]))
@@ -166,6 +169,10 @@ def drive(
             statuses[job.run_id] = "lost"
             display.finish(job.run_id, base_record(job))
     return statuses
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def exit_code(statuses: dict[str, str], wanted: int) -> int:

@@ -69,14 +69,15 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     if options.dry_run:
         from bench.dryrun import show
 
-        show(ready, options.results, options.rerun, max(slots, 1), device)
+        # How many run at a time on a cluster is not known here.
+        show(ready, options.results, options.rerun, 1 if address else max(slots, 1), device)
         return 0
     words = argv[1:] if argv[:1] == [verb] else argv  # `bench grid …` is the same command
     command = f"{SHELL}{verb} {shlex.join(words)}".strip()
     todo = ready.to_run(options.rerun)
     print(
-        f"{grid.name}: {len(ready.trials)} trials, {len(ready.trials) - len(todo)} recorded, "
-        f"{len(todo)} to run",
+        f"{grid.name}: {len(ready.trials)} trial{'s' * (len(ready.trials) != 1)}, "
+        f"{len(ready.trials) - len(todo)} recorded, {len(todo)} to run",
         flush=True,
     )
     for job in todo:
@@ -93,14 +94,13 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
             command=command,
             rerun=options.rerun,
             max_retries=options.max_retries,
-            slots=slots,
         )
     except KeyboardInterrupt:
         print("\ninterrupted; finished trials are kept. To go on:", file=sys.stderr)
         print(f"  {command}", file=sys.stderr)
         return 130
     print(summary(statuses, len(ready.trials)))
-    if "failed" in statuses.values():
+    if {"failed", "oom", "timeout", "lost"} & set(statuses.values()):
         print(f"errors: {options.results / 'grids' / f'{grid.name}.log'}")
     if options.report:
         from bench.report import build

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,7 +16,10 @@ from bench.config import PROTOCOL, Trial, make_trial, select, sources_of
 from bench.plugins import build_regularizers, find, load_class
 
 Message = dict[str, Any]
-"""{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None."""
+"""{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None.
+
+A backend adds "vanished": True when the process of a trial is gone before its record came.
+"""
 Report = Callable[[Message], None]
 
 REUSABLE = frozenset({"ok", "diverged", "stopped"})
@@ -29,13 +31,16 @@ ERROR_CHARS = 20_000
 class Job:
     """A trial on its way to a worker, with what travels beside it but is no part of it.
 
-    Only plain values, so that it travels as JSON. `data_dir` and `plugins` are absolute paths.
+    Only plain values, so that it travels as JSON: hyper-parameters are JSON already, as they stand
+    in the record; `data_dir` and `plugins` are absolute paths.
     """
 
     run_id: str
     trial: dict[str, Any]
     corpus_hash: str
     sources: dict[str, str]
+    cell_hparams: str
+    regularizer_hparams: str
     plugin_origin: str
     data_dir: str
     plugins: str | None
@@ -64,6 +69,8 @@ def base_record(job: Job) -> dict[str, Any]:
         "corpus_hash": job.corpus_hash,
         "cell_source": by_kind["cell"],
         "regularizer_source": by_kind["regularizer"],
+        "cell_hparams": job.cell_hparams,
+        "regularizer_hparams": job.regularizer_hparams,
         "plugin_origin": job.plugin_origin,
         "seed": trial.seed,
         "status": "lost",
@@ -120,12 +127,6 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
     if found != job.sources:
         raise Mismatch(f"plugin source: the driver hashed {job.sources}, this worker {found}")
     cell, regularizers = select(trial, registry)
-    columns: dict[str, Any] = {
-        "cell_hparams": json.dumps(cell.hparams, sort_keys=True),
-        "regularizer_hparams": json.dumps(
-            {one.plugin.name: one.hparams for one in regularizers}, sort_keys=True
-        ),
-    }
     data_dir = Path(job.data_dir)
     if not data_dir.is_dir():  # another machine than the driver's: look where its own data are
         data_dir = default_data_dir()
@@ -136,7 +137,7 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
     prepare_thread(device, job.threads)  # importing and building the plugins may have changed it
     for epoch in trainer.epochs():
         report({"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}})
-    columns |= trainer.result()
+    columns = trainer.result()
     weights = None
     if job.keep_weights and columns["status"] == "ok":
         from safetensors.torch import save

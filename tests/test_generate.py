@@ -154,12 +154,11 @@ def test_without_weights_the_printed_command_makes_them(
 def test_the_printed_command_is_short_where_values_are_the_default_ones(verb: Verb) -> None:
     run_id = train(verb, keep="none", results="other place")
     # Only what differs from the defaults, and the folders.
-    assert verb("generate", run_id, "--results", "other place", "--data-dir", "d").err.splitlines()[
-        1
-    ] == (
+    outcome = verb("generate", run_id, "--results", "other place", "--data-dir", "d")
+    assert outcome.err.splitlines()[1] == (
         "python -m bench.train --corpus synthetic:train=3000:valid=400 --nhid 12 --emsize 8 "
-        "--dropout 0.1 --bptt 10 --batch-size 5 --epochs 2 --lr 7.5 --rep 2 --data-dir d --results 'other place' "
-        "--rerun all"
+        "--dropout 0.1 --bptt 10 --batch-size 5 --epochs 2 --lr 7.5 --rep 2 --data-dir d "
+        "--results 'other place' --rerun all"
     )
 
 
@@ -174,6 +173,13 @@ def test_a_changed_plugin_is_refused(verb: Verb, tmp_path: Path) -> None:
     refused(
         verb(*generate), f"{path}: has changed since run {run_id}; its weights belong to source"
     )
+
+
+def test_text_comes_from_a_model_in_evaluation(verb: Verb, tmp_path: Path) -> None:
+    only_here = "assert not (self.training and x.shape[1] == 1), 'one column: text is sampled'"
+    rogue(tmp_path / "p", "strict", call=only_here)
+    run_id = train(verb, "--cell", "strict", "--plugins", "p")
+    assert verb("generate", run_id, "--plugins", "p", "--words", 5).code == 0
 
 
 def test_weights_that_are_not_its_own_are_refused(trained: str, verb: Verb) -> None:
@@ -236,7 +242,8 @@ class Equal:
     """A model that finds every word equally likely, and keeps what it was shown."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.shown = size, [0][:0]
+        self.size = size
+        self.shown: list[int] = []
 
     def initial_state(self, batch_size: int) -> tuple[()]:
         return ()

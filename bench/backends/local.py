@@ -62,6 +62,7 @@ class _Worker:
 
     def __init__(self, slot: int, environment: dict[str, str]) -> None:
         self.slot = slot
+        self.run_id = ""
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -78,6 +79,7 @@ class _Worker:
         theirs.close()
 
     def give(self, job: Job) -> None:
+        self.run_id = job.run_id
         with contextlib.suppress(OSError):  # it vanished: the next `step` will see that
             self.connection.send(job)
 
@@ -85,7 +87,8 @@ class _Worker:
         """Handles one thing the process said; returns whether it goes on."""
         try:
             kind, message = self.connection.recv()
-        except (EOFError, OSError):  # it vanished
+        except (EOFError, OSError):
+            deliver({"run_id": self.run_id, "vanished": True})
             return False
         if kind == "message":
             deliver(message)
@@ -108,6 +111,10 @@ def _serve(connection: Connection[Any, Any]) -> None:
     # Ctrl-C reaches the whole process group; only the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    # What a plugin prints would tear the driver's display; --jobs 0 shows it.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
     while True:
         try:
             job = connection.recv()

@@ -178,6 +178,8 @@ def _cluster(address: str | None, resources: Resources, job: Job) -> Iterator[No
             )
         else:
             ray.init(address=address, **options)
+            if resources.gpus and not ray.cluster_resources().get("GPU"):
+                print("no node has a GPU yet: trials wait for one (--device cpu needs none)")
         stack.close()
         try:
             yield
@@ -262,6 +264,10 @@ def _relay(deliver: Deliver) -> Any:
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune saves its callbacks; ours holds open files, and nobody restores it
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            if self.error is None:
+                self.deliver({"run_id": _name(trial), "vanished": True})
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any

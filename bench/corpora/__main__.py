@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Lists corpora, downloads them, shows their figures.",
     no_args_is_help=False,
     add_completion=False,
+    rich_markup_mode=None,
 )
 
 DataDir = Annotated[
@@ -97,7 +98,7 @@ def main() -> None:
     """Runs the command line, with errors as one line and exit codes as everywhere in bench."""
     from bench.__main__ import run
 
-    run(app)
+    run(app, name="python -m bench.corpora")
 
 
 if __name__ == "__main__":

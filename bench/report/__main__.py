@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -28,4 +28,4 @@ def report(
 if __name__ == "__main__":
     from bench.__main__ import run
 
-    run(app)
+    run(app, name="python -m bench.report")
