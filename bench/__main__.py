@@ -48,7 +48,7 @@ def run(app: typer.Typer, argv: list[str] | None = None, name: str | None = None
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `… | head` has read enough
         sys.stderr.close()
-        sys.exit(0)
+        sys.exit(1)
     except OSError as error:
         # The net below what each verb says itself: a path that cannot be, a disk that is full.
         if error.filename is None and error.errno not in _DISK:

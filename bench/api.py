@@ -45,7 +45,8 @@ class Noise(Protocol):
         """Returns a dropout mask: 0 with probability `p`, else 1/(1-p).
 
         A pure function of (seed, step, site, name): the same call in the same step gives the same
-        mask, another name an independent one. Raises ValueError unless 0 <= p < 1.
+        mask, another name an independent one (any but the stack's own, "between layers"). A CPU
+        and a GPU draw different masks. Raises ValueError unless 0 <= p < 1.
         """
         ...
 
@@ -90,7 +91,8 @@ class CellProtocol(Protocol):
 class RegularizerProtocol(Protocol):
     """The contract of `Regularizer`: a frozen dataclass whose fields are its hyper-parameters.
 
-    `coefficient` names the field that scales it: the harness multiplies by it and logs both.
+    `coefficient` names the field that scales it: the harness multiplies by it, and logs the sum of
+    a trial's weighted penalties beside the nll.
     `needs` may hold "memory": pairs with cells that have none are skipped with that reason.
     """
 

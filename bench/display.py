@@ -98,7 +98,7 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        ends = [*self.recorded.values(), *(r["status"] for r in self.finished.values())]
+        ends = [*self.recorded.values(), *(r["status"] for r in list(self.finished.values()))]
         return sum(end not in GOOD for end in ends)
 
     def label(self, run_id: str) -> str:
@@ -108,7 +108,7 @@ class Progress:
     def eta(self) -> float | None:
         """Returns the seconds left: what finished took, and how far the running ones are."""
         share = sum(
-            epoch / self.trials[run_id].epochs for run_id, (_, epoch) in self.running.items()
+            epoch / self.trials[run_id].epochs for run_id, (_, epoch) in list(self.running.items())
         )
         worth = len(self.finished) + share
         if worth == 0:
@@ -119,7 +119,7 @@ class Progress:
     def best(self) -> list[tuple[str, str, float]]:
         """Returns (cell, regularizer, valid ppl) of the best trial of each cell that finished."""
         found: dict[str, tuple[float, str]] = {}
-        for run_id, record in self.finished.items():
+        for run_id, record in list(self.finished.items()):  # while it is drawn, runs end
             nll = record.get("valid_nll")
             if record["status"] != "ok" or nll is None:
                 continue

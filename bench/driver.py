@@ -111,7 +111,7 @@ def plan(
 
 def drive(
     plan: Plan,
-    backend: Backend,
+    backend: Backend | None,
     *,
     results: Path,
     command: str,
@@ -121,18 +121,20 @@ def drive(
     """Runs what is missing and returns the status of every wanted trial.
 
     Trials whose process vanished are tried in further waves, `max_retries` at most, and are `lost`
-    after that. Raises StoreError when the results folder cannot be written.
+    after that. `backend` may be None where nothing is missing. Raises StoreError when the results
+    folder cannot be written.
     """
     store.prepare(results)
-    store.save_grid(results, _definition(plan, command))
+    store.save_grid(results, _definition(plan, results, command))
     missing = plan.to_run(rerun)
-    if not missing:
+    if not missing or backend is None:
         return dict(plan.statuses)
     todo = {job.run_id for job in missing}
     statuses = {r: s for r, s in plan.statuses.items() if r not in todo}
     progress = Progress(plan.trials, statuses)
     epochs: dict[str, list[dict[str, Any]]] = {}
     weights: dict[str, bytes] = {}
+    causes: dict[str, str] = {}
     with (
         _log_file(results / "grids" / f"{plan.grid.name}.log"),
         Display(plan.grid.name, progress, sys.stdout) as display,
@@ -149,6 +151,7 @@ def drive(
                 epochs.setdefault(name, []).append(message["epoch"])
                 display.epoch(name, message["epoch"]["epoch"])
             if "vanished" in message and name not in statuses:
+                causes[name] = message["vanished"]
                 display.vanish([name])
             if "record" in message:
                 record = message["record"]
@@ -163,11 +166,13 @@ def drive(
             if not missing:
                 break
             for job in missing:
-                store.write_run(results, base_record(job), epochs.pop(job.run_id, []))
-                log.warning("lost %s %s", job.run_id, label(plan.trials[job.run_id]))
+                record = base_record(job) | {"error_text": causes.get(job.run_id)}
+                store.write_run(results, record, epochs.pop(job.run_id, []))
+                lost = (job.run_id, label(plan.trials[job.run_id]), causes.get(job.run_id, ""))
+                log.warning("lost %s %s %s", *lost)
         for job in missing:
             statuses[job.run_id] = "lost"
-            display.finish(job.run_id, base_record(job))
+            display.finish(job.run_id, base_record(job) | {"error_text": causes.get(job.run_id)})
     return statuses
 
 
@@ -190,15 +195,20 @@ def summary(statuses: dict[str, str], wanted: int) -> str:
     return f"{wanted} trial{'s' * (wanted != 1)}: {', '.join(words)}"
 
 
-def _definition(plan: Plan, command: str) -> dict[str, Any]:
+def _definition(plan: Plan, results: Path, command: str) -> dict[str, Any]:
     skipped = [
         {"cell": c, "regularizer": r, "reason": why, "count": n}
         for (c, r, why), n in plan.expansion.skipped.items()
     ]
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    with contextlib.suppress(BadInput):  # a grid that goes on is the grid that was begun
+        before = store.load_grid(results, plan.grid.name)
+        if [w["run_id"] for w in before["wanted"]] == [job.run_id for job in plan.jobs]:
+            command, created = before["command"], before.get("created_utc", created)
     return {
         "name": plan.grid.name,
         "command": command,
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_utc": created,
         "wanted": [{"run_id": job.run_id, "trial": job.trial} for job in plan.jobs],
         "skipped": skipped,
         "merged": plan.expansion.merged,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BadInput
+from bench.errors import BadInput, one_line
 
 if TYPE_CHECKING:
     from bench.driver import Backend
@@ -65,7 +66,7 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         threads=max(1, int(options.cpus_per_trial)),
         keep_weights=(options.keep_weights or grid.keep_weights) == "best",
     )
-    slots = _slots(options, address)
+    slots = _slots(options, gpus)
     if options.dry_run:
         from bench.dryrun import show
 
@@ -84,12 +85,14 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         path = options.results / "runs" / f"{job.run_id}.parquet"
         if job.run_id not in ready.statuses and path.exists():
             print(f"{path}: no record of its trial, which is run again")
+    backend = None
     if todo:
         _remark(options, address)
+        backend = _backend(options, address, gpus, slots)
     try:
         statuses = drive(
             ready,
-            _backend(options, address, gpus, slots),
+            backend,
             results=options.results,
             command=command,
             rerun=options.rerun,
@@ -103,10 +106,18 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     if {"failed", "oom", "timeout", "lost"} & set(statuses.values()):
         print(f"errors: {options.results / 'grids' / f'{grid.name}.log'}")
     if options.report:
+        _report(options.results, grid.name)
+    return exit_code(statuses, len(ready.trials))
+
+
+def _report(results: Path, name: str) -> None:
+    # The trials are done and recorded: a report that cannot be drawn must not look like a failure.
+    try:
         from bench.report import build
 
-        print(f"report: {build(options.results, grid.name)}")
-    return exit_code(statuses, len(ready.trials))
+        print(f"report: {build(results, name)}")
+    except (ImportError, BadInput, OSError) as error:
+        print(f"report not drawn: {one_line(error)}; later: {SHELL}report {name}")
 
 
 def _check(options: Options) -> None:
@@ -129,6 +140,8 @@ def _check(options: Options) -> None:
         raise BadInput(f"--gpus-per-trial {options.gpus_per_trial:g}: must be 0 to 64")
     if not 0 <= options.max_retries <= 100:
         raise BadInput(f"--max-retries {options.max_retries}: must be 0 to 100")
+    if options.backend == "local" and (options.gpus_per_trial or 0) > 1:
+        raise BadInput("--gpus-per-trial: --backend local gives a trial one GPU at most")
     if options.address and options.backend == "local":
         raise BadInput("--address: only --backend ray joins a cluster")
 
@@ -158,11 +171,17 @@ def _device(options: Options, address: str | None) -> tuple[float, str]:
     return gpus, "cuda" if gpus else "cpu"
 
 
-def _slots(options: Options, address: str | None) -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _slots(options: Options, gpus: float) -> int:
+    """Returns how many trials run at a time on this machine."""
     if options.jobs is not None:
         return options.jobs
-    return max(1, int(cpus / options.cpus_per_trial))
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = int(cpus / options.cpus_per_trial)
+    if gpus:
+        import torch
+
+        slots = min(slots, int(torch.cuda.device_count() / gpus)) or 1
+    return max(1, slots)
 
 
 def _backend(options: Options, address: str | None, gpus: float, slots: int) -> Backend:
@@ -182,6 +201,8 @@ def _backend(options: Options, address: str | None, gpus: float, slots: int) -> 
                 else [str(n) for n in range(torch.cuda.device_count())]
             )
         return partial(local.run, slots=slots, gpus=names)
+    if importlib.util.find_spec("ray") is None:
+        raise BadInput("--backend ray: ray is not installed; --backend local needs none")
     from bench.backends import ray_tune
 
     resources = ray_tune.Resources(options.cpus_per_trial, gpus, slots)

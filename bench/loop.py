@@ -38,6 +38,10 @@ def prepare_thread(device: torch.device, threads: int = 1) -> None:
     torch.set_grad_enabled(True)
     # A diverging trial runs several times slower with denormals.
     torch.set_flush_denormal(True)
+    # The older switches first: set after the newer ones, they make torch refuse to read either.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.enabled = True
     # "fp32" means true fp32 in every kernel; cuDNN's recurrences default to TF32.
     backends: Any = torch.backends  # torch's own stubs lag behind these switches
     for switch in (backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv):
@@ -174,7 +178,7 @@ class Trainer:
     def result(self) -> dict[str, Any]:
         """Returns the record's columns that training decides. Reads test, once.
 
-        A diverged trial has no test nll: there is nothing it could be compared with.
+        A diverged trial has no best epoch and no nll: there is nothing to compare it with.
         """
         corpus = self.corpus
         columns: dict[str, Any] = {
@@ -187,7 +191,7 @@ class Trainer:
             "kernel_path": "eager",
         }
         if self.diverged:
-            columns |= {"status": "diverged", "stop_reason": "nan"}
+            columns |= {"status": "diverged", "stop_reason": "nan", "best_epoch": None}
         else:
             self.model.load_state_dict(self.best_weights)
             columns |= self._final("valid", self.best_nll) | self._final(

@@ -2,6 +2,7 @@
 
 So a trial's numbers do not depend on what ran before it or runs beside it, resuming needs no
 generator state, and trials of one repetition share every draw whose site, name and shape agree.
+A CPU and a GPU have different generators: they give one trial different masks.
 """
 
 from __future__ import annotations

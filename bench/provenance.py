@@ -67,7 +67,11 @@ def git() -> dict[str, Any]:
     if ask("ls-files", "--error-unmatch", "bench/__init__.py") is None:
         return {"git_commit": None, "git_dirty": None}
     commit = ask("rev-parse", "HEAD")
+    # A new file counts where it can move numbers; elsewhere it may be anything.
     changes = ask("status", "--porcelain", "--untracked-files=no")
+    new = ask("status", "--porcelain", "--", "bench", "cells", "regularizers")
+    if changes is not None:
+        changes += new or ""
     return {
         "git_commit": commit.strip() if commit else None,
         "git_dirty": None if changes is None else bool(changes.strip()),

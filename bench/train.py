@@ -39,7 +39,7 @@ def train(
     given = {name: value for name, value in fields.items() if value is not None}
     trial = make_trial(dict(given), find(plugins), "bench.train")
     name = f"train-{hashlib.sha256(canonical(trial).encode()).hexdigest()[:8]}"
-    grid = Grid(name, (Block(given, (), 1, "bench.train"),), where="bench.train")
+    grid = Grid(name, (Block(given, {}, 1, "bench.train"),), where="bench.train")
     options = Options(
         results=results,
         data_dir=data_dir,

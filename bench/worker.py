@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -18,7 +19,7 @@ from bench.plugins import build_regularizers, find, load_class
 Message = dict[str, Any]
 """{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None.
 
-A backend adds "vanished": True when the process of a trial is gone before its record came.
+A backend adds "vanished": "how" when the process of a trial is gone before its record came.
 """
 Report = Callable[[Message], None]
 
@@ -85,6 +86,8 @@ def run_trials(jobs: Iterable[Job], report: Report) -> bool:
     Returns whether the process may be used for further trials. Nothing but a KeyboardInterrupt
     leaves this function: whatever a plugin raises is its trial's record.
     """
+    # Before the first CUDA call of the process, or cuDNN's recurrences are not deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     reusable = True
     for job in jobs:
         record = base_record(job)
@@ -102,16 +105,15 @@ def run_trials(jobs: Iterable[Job], report: Report) -> bool:
                 "error_type": type(error).__name__,
                 "error_text": _text(traceback.format_exc()[-ERROR_CHARS:]),
             }
-        record |= provenance.of_process(job.device)
-        record["peak_mem_bytes"] = provenance.peak_memory(job.device)
+        with contextlib.suppress(Exception):  # a broken device must not keep the record from us
+            record |= provenance.of_process(job.device)
+            record["peak_mem_bytes"] = provenance.peak_memory(job.device)
         report({"run_id": job.run_id, "record": record, "weights": weights})
         reusable = reusable and record["status"] in REUSABLE
     return reusable
 
 
 def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
-    # Before the first CUDA call of the process, or cuDNN's recurrences are not deterministic.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     from bench.corpora import check_length, default_data_dir, load
@@ -156,4 +158,5 @@ def _is_oom(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    causes = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(cause in str(error) for cause in causes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,10 @@ def test_orphans_are_records_of_a_plugin_that_changed_or_went(folders: tuple[Pat
     found = dict(orphans(results, registry))
     assert sorted(found) == ["bbbbbbbbbbbb", "cccccccccccc"]
     assert "has changed" in found["bbbbbbbbbbbb"] and "is gone" in found["cccccccccccc"]
-    (results / "runs" / ".x.123.tmp").write_bytes(b"left by a killed writer")
+    left = results / "runs" / ".x.123.tmp"
+    left.write_bytes(b"left by a killed writer")
+    os.utime(left, (0, 0))
+    (results / "runs" / ".y.456.tmp").write_bytes(b"a writer at work")
     assert prune(results, list(found)) == 5  # two records, their two epochs, one left-over
     assert sorted(store.load_runs(results)[0].run_id) == ["aaaaaaaaaaaa", "dddddddddddd"]
 

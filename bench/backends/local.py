@@ -6,10 +6,12 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from bench.worker import Job, Message, run_trials
@@ -65,7 +67,10 @@ class _Worker:
         self.run_id = ""
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        descriptor, name = tempfile.mkstemp(prefix="bench-", suffix=".stderr")
+        os.close(descriptor)
+        self.stderr = Path(name)
+        self.process = context.Process(target=_serve, args=(theirs, name), daemon=True)
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)  # a spawned process inherits what is set at its start
         try:
@@ -88,7 +93,7 @@ class _Worker:
         try:
             kind, message = self.connection.recv()
         except (EOFError, OSError):
-            deliver({"run_id": self.run_id, "vanished": True})
+            deliver({"run_id": self.run_id, "vanished": self.cause()})
             return False
         if kind == "message":
             deliver(message)
@@ -98,7 +103,16 @@ class _Worker:
             return True
         return False
 
+    def cause(self) -> str:
+        """Returns how a process that vanished ended, and the last it said."""
+        self.process.join(5)
+        code = self.process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        said = self.stderr.read_bytes()[-4000:].decode(errors="backslashreplace").strip()
+        return f"{said}\nits process ended with {how}".strip()
+
     def close(self) -> None:
+        self.stderr.unlink(missing_ok=True)
         self.connection.close()
         self.process.terminate()
         self.process.join(5)
@@ -107,14 +121,13 @@ class _Worker:
             self.process.join()
 
 
-def _serve(connection: Connection[Any, Any]) -> None:
+def _serve(connection: Connection[Any, Any], stderr: str) -> None:
     # Ctrl-C reaches the whole process group; only the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # What a plugin prints would tear the driver's display; --jobs 0 shows it.
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(stderr, os.O_WRONLY), 2)
     while True:
         try:
             job = connection.recv()

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
 _QUIET = {
+    "GCS_SERVER_REQUEST_TIMEOUT_SECONDS": str(CONNECT_SECONDS),
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -90,11 +92,15 @@ def run(
         )
         try:
             tuner.fit()
-        except Exception:
+        except Exception as error:
             # Tune wraps what our callback raised (a full disk, say) into an error of its own.
             if relay.error is not None:
                 raise relay.error from None
-            raise
+            raise BadInput(
+                f"Ray failed: {one_line(error, 200)}; what is recorded is kept, and the same "
+                "command goes on",
+                detail=traceback.format_exc(),
+            ) from None
 
 
 def check_address(address: str) -> str:
@@ -177,7 +183,13 @@ def _cluster(address: str | None, resources: Resources, job: Job) -> Iterator[No
                 **options,
             )
         else:
-            ray.init(address=address, **options)
+            try:
+                ray.init(address=address, **options)
+            except Exception as error:
+                raise BadInput(
+                    f"--address {address}: {one_line(error, 200)}; a driver joins a cluster from "
+                    "one of its own machines: run the command there"
+                ) from None
             if resources.gpus and not ray.cluster_resources().get("GPU"):
                 print("no node has a GPU yet: trials wait for one (--device cpu needs none)")
         stack.close()
@@ -267,7 +279,7 @@ def _relay(deliver: Deliver) -> Any:
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             if self.error is None:
-                self.deliver({"run_id": _name(trial), "vanished": True})
+                self.deliver({"run_id": _name(trial), "vanished": "its process or node vanished"})
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any

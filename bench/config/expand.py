@@ -28,7 +28,7 @@ class Expansion:
 
 def expand(grid: Grid, registry: Registry) -> Expansion:
     """Returns the grid's trials in order; equal ones are merged and counted. Raises BadInput."""
-    size = sum(math.prod(len(axis) for axis in b.axes) * b.reps for b in grid.blocks)
+    size = sum(math.prod(len(axis) for axis in b.axes.values()) * b.reps for b in grid.blocks)
     if size > MAX_TRIALS:
         raise BadInput(f"{grid.where}: {size:,} trials are too many (at most {MAX_TRIALS:,})")
     expansion = Expansion()
@@ -55,7 +55,7 @@ def expand(grid: Grid, registry: Registry) -> Expansion:
 
 def _products(grid: Grid) -> Iterator[tuple[dict[str, Any], Block]]:
     for block in grid.blocks:
-        for steps in itertools.product(*block.axes):
+        for steps in itertools.product(*block.axes.values()):
             values = dict(block.base)
             for step in steps:
                 values |= step

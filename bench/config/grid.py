@@ -26,7 +26,7 @@ class Block:
     """A product: `base` holds in every trial, each axis is a list of fields that vary together."""
 
     base: dict[str, Any]
-    axes: tuple[tuple[dict[str, Any], ...], ...]
+    axes: dict[str, tuple[dict[str, Any], ...]]
     reps: int
     where: str
 
@@ -165,8 +165,8 @@ def _reps(value: object, where: str) -> int:
 
 def _axes(
     data: dict[str, Any], base: dict[str, Any], where: str
-) -> tuple[tuple[dict[str, Any], ...], ...]:
-    axes = []
+) -> dict[str, tuple[dict[str, Any], ...]]:
+    axes = {}
     taken: dict[str, str] = {}
     for axis, values in _mapping(data, "axes", where).items():
         here = f"{where}: axis {axis}"
@@ -187,8 +187,8 @@ def _axes(
             if name in taken:
                 raise BadInput(f"{here}: the axis {taken[name]} sets {name}, too")
             taken[name] = axis
-        axes.append(tuple(steps))
-    return tuple(axes)
+        axes[axis] = tuple(steps)
+    return axes
 
 
 def override(
@@ -199,7 +199,8 @@ def override(
 ) -> Grid:
     """Returns the grid with `--set FIELD=V[,V…]` and `--reps N` applied to every trial.
 
-    A changed grid is called `name`, or its own name with a short suffix. Raises BadInput.
+    An axis called FIELD is replaced as a whole, with all that varied along with it. A changed grid
+    is called `name`, or its own name with a short suffix. Raises BadInput.
     """
     changes: dict[str, list[str]] = {}
     for text in sets:
@@ -222,13 +223,14 @@ def override(
         _reps(reps, "--reps")
     blocks = []
     for block in grid.blocks:
-        axes = [
-            tuple({k: v for k, v in step.items() if k not in changes} for step in axis)
-            for axis in block.axes
-        ]
-        axes += [tuple({key: value} for value in values) for key, values in changes.items()]
+        axes = {
+            name: tuple({k: v for k, v in step.items() if k not in changes} for step in axis)
+            for name, axis in block.axes.items()
+            if name not in changes
+        }
+        axes |= {key: tuple({key: v} for v in values) for key, values in changes.items()}
         base = {k: v for k, v in block.base.items() if k not in changes}
-        blocks.append(Block(base, tuple(axes), reps or block.reps, block.where))
+        blocks.append(Block(base, axes, reps or block.reps, block.where))
     if name is not None:
         new_name = check_name(name, "--name")
     elif changes or reps is not None:

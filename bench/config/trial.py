@@ -76,6 +76,8 @@ class Trial(BaseModel):
             self.__dict__["emsize"] = self.nhid
         if self.min_lr is None:
             self.__dict__["min_lr"] = self.lr / 4**6
+        if self.min_lr is not None and self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}: no epoch would run")
         return self
 
     @property

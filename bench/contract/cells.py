@@ -94,9 +94,13 @@ def no_column_leak(make: MakeCell) -> None:
         other = x.clone()
         other[:, 1] += 1
         state = cell.initial_state(B)  # type: ignore[operator]
-        one, _, _ = _call(cell, x, state, noise)
-        two, _, _ = _call(cell, other, state, noise)
-        _close("raw of column 0, when column 1's input changed,", one[:, 0], two[:, 0])
+        one, end, _ = _call(cell, x, state, noise)
+        two, other_end, _ = _call(cell, other, state, noise)
+        for column in (0, 2):
+            what = f"of column {column}, when column 1's input changed,"
+            _close(f"raw {what}", one[:, column], two[:, column])
+            for a, b in zip(end, other_end, strict=True):
+                _close(f"the state {what}", a[column], b[column])
 
 
 def gradients(make: MakeCell) -> None:

@@ -94,12 +94,7 @@ def _folder(data_dir: Path | None) -> Path:
     return data_dir.expanduser().absolute() if data_dir else default_data_dir()
 
 
-def main() -> None:
-    """Runs the command line, with errors as one line and exit codes as everywhere in bench."""
+if __name__ == "__main__":
     from bench.__main__ import run
 
     run(app, name="python -m bench.corpora")
-
-
-if __name__ == "__main__":
-    main()

@@ -133,7 +133,13 @@ def _open(spelling: str, text: str) -> Corpus | None:
             unigram_nll=meta["unigram_nll"],
             oov={split: (types, tokens) for split, (types, tokens) in meta["oov"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError):  # what a cut or foreign file can bring
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # what a cut or foreign file can bring
         return None
 
 

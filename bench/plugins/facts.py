@@ -97,18 +97,9 @@ def _broken(plugin: Plugin, cause: str) -> Plugin:
 
 
 def _check_imports(tree: ast.Module, path: Path) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            stems = [node.module] if node.module else [alias.name for alias in node.names]
-            for stem in stems:
-                if node.level > 1 or not stem.startswith("_"):
-                    raise _Broken(
-                        f"imports {'.' * node.level}{stem}; what is shared goes into a part beside "
-                        "it, whose name begins with _"
-                    )
-                if not (path.parent / f"{stem}.py").is_file():
-                    raise _Broken(f"imports {stem}.py, which is not beside it")
+    _check_relative(tree, path)
     for file in parts(path):
+        _check_relative(ast.parse(file.read_bytes(), str(file)), file)
         # Only the top level: an import inside `try` or `if TYPE_CHECKING` may rightly be absent.
         for node in ast.parse(file.read_bytes(), str(file)).body:
             names: list[str] = []
@@ -120,6 +111,20 @@ def _check_imports(tree: ast.Module, path: Path) -> None:
                 names = [node.module]
             for name in names:
                 _check_import(name, file)
+
+
+def _check_relative(tree: ast.Module, path: Path) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            stems = [node.module] if node.module else [alias.name for alias in node.names]
+            for stem in stems:
+                if node.level > 1 or not stem.startswith("_"):
+                    raise _Broken(
+                        f"{path.name} imports {'.' * node.level}{stem}; what is shared goes into a "
+                        "part beside it, whose name begins with _"
+                    )
+                if not (path.parent / f"{stem}.py").is_file():
+                    raise _Broken(f"imports {stem}.py, which is not beside it")
 
 
 def _check_import(name: str, file: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from bench.errors import BadInput
 from bench.plugins import Registry
 from bench.store.parts import part_files, prepare, read_part, write_atomically
 from bench.store.schema import FINAL, RESULT_COLUMNS
+
+ABANDONED_SECONDS = 3600
 
 
 def check(results: Path) -> list[str]:
@@ -86,19 +88,21 @@ def merge(results: Path, sources: list[Path]) -> tuple[int, list[str]]:
 
 
 def orphans(results: Path, registry: Registry) -> list[tuple[str, str]]:
-    """Returns (run_id, why) of the runs whose plugin source is no longer in the tree."""
+    """Returns (run_id, why) of the runs whose plugin source is no longer in the tree.
+
+    Runs of plugins from a folder that is not in `registry` are left alone: nobody looked there.
+    """
+    origins = {"tree"} | {p.origin for found in registry.values() for p in found.values()}
     hashes = {
         kind: {p.name: p.hash for p in plugins.values()} for kind, plugins in registry.items()
     }
     found = []
     for path in part_files(results, "runs"):
         record = read_record(path)
-        if record is None:
+        if record is None or not set(record["plugin_origin"].split(", ")) <= origins:
             continue
         for kind in ("cell", "regularizer"):
             names = [part.split(":")[0] for part in record[kind].split("+")]
-            if record["regularizer_hparams"] and kind == "regularizer":
-                names = sorted(json.loads(record["regularizer_hparams"]))
             now = "+".join(hashes[kind].get(name, "gone") for name in sorted(names))
             if now != record[f"{kind}_source"]:
                 why = "is gone" if "gone" in now.split("+") else "has changed"
@@ -116,7 +120,8 @@ def prune(results: Path, run_ids: list[str]) -> int:
         gone += _delete(results / "weights" / f"{run_id}.safetensors")
     for folder in ("runs", "epochs", "weights", "grids", "reports"):
         for path in (results / folder).glob(".*.tmp"):
-            gone += _delete(path)
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:  # else its writer may live
+                gone += _delete(path)
     return gone
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput, one_line
-from bench.store.schema import EPOCHS, FINAL, RUNS, SCHEMA_VERSION, STATUSES, Column
+from bench.store.schema import EPOCHS, FINAL, RUNS, SCHEMA_VERSION, STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def prepare(results: Path) -> None:
         for folder in ("runs", "epochs", "grids"):
             (results / folder).mkdir(parents=True, exist_ok=True)
         write_atomically(results / "grids" / ".probe", b"x" * 4096)
-        (results / "grids" / ".probe").unlink()
+        (results / "grids" / ".probe").unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
             f"--results {results}: cannot be written: {error.strerror or error}; "
@@ -76,6 +76,8 @@ def write_run(
         if weights is not None:
             (results / "weights").mkdir(parents=True, exist_ok=True)
             write_atomically(results / "weights" / f"{run_id}.safetensors", weights)
+        elif status in FINAL:  # weights of a run that this one replaces are not its own
+            (results / "weights" / f"{run_id}.safetensors").unlink(missing_ok=True)
         _write_part(results, "epochs", run_id, epochs)
         _write_part(results, "runs", run_id, [{"schema": SCHEMA_VERSION} | record])
     except OSError as error:
@@ -87,16 +89,9 @@ def write_run(
 
 def read_status(path: Path) -> str | None:
     """Returns the status in a run's part-file, None when there is no readable one."""
-    import pyarrow.parquet as pq
-
-    try:
-        column = pq.read_table(path, columns=["status", "run_id"])
-        if column.num_rows != 1 or column["run_id"][0].as_py() != path.stem:
-            return None
-        status: str | None = column["status"][0].as_py()
-        return status
-    except Exception:  # see read_part
-        return None
+    part, _ = read_part(path, "runs")
+    status: str | None = None if part is None else part["status"][0].as_py()
+    return status
 
 
 def statuses(results: Path, run_ids: Iterable[str]) -> dict[str, str]:
@@ -218,8 +213,3 @@ def _arrow_type(name: str) -> pa.DataType:
     import pyarrow as pa
 
     return pa.bool_() if name == "bool" else getattr(pa, name)()
-
-
-def columns_of(table: str) -> tuple[Column, ...]:
-    """Returns the columns of a table, typed and described."""
-    return TABLES[table]

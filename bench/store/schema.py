@@ -9,10 +9,10 @@ SCHEMA_VERSION = 1
 STATUSES = {
     "ok": "trained to its end; stop_reason says which",
     "diverged": "the loss became NaN or infinite",
-    "stopped": "ended early on purpose",
+    "stopped": "ended early on purpose (nothing does so yet)",
     "failed": "raised an error; error_type and error_text say which",
     "oom": "ran out of memory",
-    "timeout": "ran out of its time limit",
+    "timeout": "ran out of its time limit (there is none yet)",
     "lost": "its process or node vanished; tried again by the same command",
 }
 FINAL = frozenset(STATUSES) - {"lost"}
