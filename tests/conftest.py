@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,14 @@ import pytest
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests share one cache of tokenised corpora, apart from the user's."""
     os.environ["BENCH_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "bench-cache")
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Training in this process flushes denormals; hypothesis, for one, cannot do without them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture

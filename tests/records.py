@@ -13,6 +13,7 @@ def record(run_id: str = "0123456789ab", **changes: Any) -> dict[str, Any]:
     """Returns a record with a value in every column."""
     values: dict[str, Any] = {c.name: _VALUES[c.type] for c in RUNS}
     values |= {"schema": 1, "run_id": run_id, "status": "ok", "stop_reason": "annealed"}
+    values |= {"plugin_origin": "tree"}
     values |= {"cell": "lstm", "regularizer": "none", "regularizer_hparams": '{"none": {}}'}
     return values | changes
 

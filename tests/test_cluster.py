@@ -39,7 +39,7 @@ def cluster() -> Iterator[Any]:
 
 def test_a_node_killed_in_mid_grid_costs_nothing(cluster: Any, tmp_path: Path) -> None:
     rogue(tmp_path / "p", "slow", call="import time; time.sleep(0.01)")
-    grid = grid_file(tmp_path, "{cell: [slow, lstm], regularizer: [none, ar, tar]}")
+    grid = grid_file(tmp_path, "{cell: [slow, lstm], regularizer: [none, ar]}")
     options = ("--plugins", tmp_path / "p", "--no-report")
     calm = tmp_path / "calm"
     assert bench("grid", grid, *options, *HERE, "--results", calm) == 0
@@ -54,11 +54,11 @@ def test_a_node_killed_in_mid_grid_costs_nothing(cluster: Any, tmp_path: Path) -
         "--results",
         tmp_path / "r",
     )
-    wait_until(lambda: recorded(tmp_path) >= 1 or run.poll() is not None)
+    wait_until(lambda: recorded(tmp_path) >= 1 or run.poll() is not None, 180)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     out, _ = run.communicate(timeout=180)
     assert run.returncode == 0, out
     runs, problems = store.load_runs(tmp_path / "r")
-    assert problems == [] and set(runs.status) == {"ok"} and len(runs) == 6
+    assert problems == [] and set(runs.status) == {"ok"} and len(runs) == 4
     assert_same(calm, tmp_path / "r")
     assert "Traceback" not in out and "(raylet" not in out, out
