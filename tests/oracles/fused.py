@@ -1,12 +1,14 @@
-"""Each cell once more, as a written-out loop over time: slow, plain, and easy to check by eye."""
+"""The cells on torch's fused kernels, written out."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from bench.api import Noise, State
 
-def lstm(cell: nn.Module, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+
+def lstm(cell: nn.Module, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, ...]:
     w_ih, w_hh, b_ih, b_hh = (p for p in cell.parameters())
     h, c = state
     raw = []
@@ -18,7 +20,7 @@ def lstm(cell: nn.Module, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor,
     return torch.stack(raw), h, c
 
 
-def gru(cell: nn.Module, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def gru(cell: nn.Module, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, ...]:
     w_ih, w_hh, b_ih, b_hh = (p for p in cell.parameters())
     (h,) = state
     raw = []
@@ -32,7 +34,7 @@ def gru(cell: nn.Module, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, 
     return torch.stack(raw), h
 
 
-def rnn_tanh(cell: nn.Module, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def rnn_tanh(cell: nn.Module, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, ...]:
     w_ih, w_hh, b_ih, b_hh = (p for p in cell.parameters())
     (h,) = state
     raw = []
