@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from typing import Annotated, Any, ClassVar
 
@@ -85,6 +86,14 @@ class Trial(BaseModel):
         """63 bits derived from rep alone, so that trials of one rep share their draws."""
         digest = hashlib.sha256(f"rep {self.rep}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
+
+    @property
+    def layer_sizes(self) -> list[tuple[int, int]]:
+        """Input and output size of each layer: the last has emsize when tied, else nhid."""
+        assert self.emsize is not None  # resolved above
+        last = self.emsize if self.tied else self.nhid
+        sizes = [self.emsize, *[self.nhid] * (self.nlayers - 1), last]
+        return list(itertools.pairwise(sizes))
 
 
 FIELDS: dict[str, Any] = {name: info.default for name, info in Trial.model_fields.items()}
