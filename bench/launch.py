@@ -52,7 +52,8 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
 
     assert isinstance(grid, Grid)
     registry = find(options.plugins)
-    expansion = expand(grid, registry)
+    data_dir = (options.data_dir or default_data_dir()).resolve()
+    expansion = expand(grid, registry, data_dir)
     address = _address(options)
     gpus, device = _device(options, address)
     ready = plan(
@@ -60,7 +61,7 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         expansion,
         registry,
         results=options.results,
-        data_dir=(options.data_dir or default_data_dir()).resolve(),
+        data_dir=data_dir,
         plugins=options.plugins,
         device=device,
         threads=max(1, int(options.cpus_per_trial)),

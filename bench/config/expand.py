@@ -7,10 +7,13 @@ import math
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.config.grid import Block, Grid
+from bench.config.sizes import Sizes
 from bench.config.trial import Trial, make_trial, select
+from bench.corpora import default_data_dir, load
 from bench.errors import BadInput, one_line
 from bench.plugins import Registry, build_regularizers, load_class
 
@@ -26,20 +29,26 @@ class Expansion:
     merged: int = 0
 
 
-def expand(grid: Grid, registry: Registry) -> Expansion:
-    """Returns the grid's trials in order; equal ones are merged and counted. Raises BadInput."""
+def expand(grid: Grid, registry: Registry, data_dir: Path | None = None) -> Expansion:
+    """Returns the grid's trials in order; equal ones are merged and counted. Raises BadInput.
+
+    `data_dir` is where corpora are; one is read only where `num_params` asks for its vocabulary.
+    """
     size = sum(math.prod(len(axis) for axis in b.axes.values()) * b.reps for b in grid.blocks)
     if size > MAX_TRIALS:
         raise BadInput(f"{grid.where}: {size:,} trials are too many (at most {MAX_TRIALS:,})")
     expansion = Expansion()
     seen: set[Trial] = set()
+    folder = data_dir or default_data_dir()
+    sizes = Sizes(registry, lambda corpus: len(load(corpus, folder).vocab))
     for values, block in _products(grid):
-        first = make_trial(values, registry, block.where)
+        first = make_trial(sizes.solve(values, block.where), registry, block.where)
         reason = _skip_reason(first, registry)
         if reason:
             key = (first.cell, first.regularizer, reason)
             expansion.skipped[key] = expansion.skipped.get(key, 0) + block.reps
             continue
+        sizes.check(first, block.where)
         for rep in range(first.rep, first.rep + block.reps):  # bench.train gives its own rep
             trial = first.model_copy(update={"rep": rep})
             if trial in seen:

@@ -15,6 +15,9 @@ from bench.errors import BadInput, nearest, one_line
 from bench.plugins.spelling import NAME
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
+SIZE = {"nhid": "num_params", "num_params": "nhid"}
+SETTABLE = (*FIELDS, "num_params")
+"""What a grid may set: a trial's fields, and the size that stands for an `nhid` (see sizes)."""
 MAX_BLOCKS = 10_000
 MAX_REPS = 10_000
 _TOP = ("name", "description", "base", "axes", "reps", "blocks", "include", "keep_weights")
@@ -147,9 +150,9 @@ def _fields(values: dict[str, Any], where: str) -> None:
     for name, value in values.items():
         if name == "rep":
             raise BadInput(f"{where}: rep is counted by the harness; write reps: N")
-        if name not in FIELDS:
+        if name not in SETTABLE:
             raise BadInput(
-                f"{where}: a trial has no field {one_line(name, 60)!r}. {nearest(name, FIELDS)}"
+                f"{where}: a trial has no field {one_line(name, 60)!r}. {nearest(name, SETTABLE)}"
             )
         if isinstance(value, dict | list):
             raise BadInput(f"{where}: {name} must be one value; several go under axes")
@@ -209,9 +212,9 @@ def override(
             raise BadInput(f"--set {one_line(text, 60)}: write FIELD=VALUE[,VALUE…]")
         if key == "rep":
             raise BadInput("--set rep: rep is counted by the harness; use --reps N")
-        if key not in FIELDS:
+        if key not in SETTABLE:
             raise BadInput(
-                f"--set {one_line(key, 60)}: a trial has no such field. {nearest(key, FIELDS)}"
+                f"--set {one_line(key, 60)}: a trial has no such field. {nearest(key, SETTABLE)}"
             )
         if key in changes:
             raise BadInput(f"--set {key} is given twice; write its values in one, with commas")
@@ -221,15 +224,17 @@ def override(
             raise BadInput(f"--set {one_line(text, 80)}: one value is there twice")
     if reps is not None:
         _reps(reps, "--reps")
+    # A size that is asked for takes the place of the other kind of size.
+    gone = {*changes, *(SIZE[key] for key in changes if key in SIZE)}
     blocks = []
     for block in grid.blocks:
         axes = {
-            name: tuple({k: v for k, v in step.items() if k not in changes} for step in axis)
+            name: tuple({k: v for k, v in step.items() if k not in gone} for step in axis)
             for name, axis in block.axes.items()
-            if name not in changes
+            if name not in gone
         }
         axes |= {key: tuple({key: v} for v in values) for key, values in changes.items()}
-        base = {k: v for k, v in block.base.items() if k not in changes}
+        base = {k: v for k, v in block.base.items() if k not in gone}
         blocks.append(Block(base, axes, reps or block.reps, block.where))
     if name is not None:
         new_name = check_name(name, "--name")
