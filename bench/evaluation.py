@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.corpora.windows import evaluation_columns, in_text_order
 from bench.model import LanguageModel
+from bench.noise import WindowNoise, stream
 
 COLUMNS = 10
 """A constant of the protocol: the nll depends slightly on it, not on the window length."""
@@ -17,11 +19,16 @@ COLUMNS = 10
 
 @torch.no_grad()
 def evaluate(
-    model: LanguageModel, ids: NDArray[np.int32], window: int, columns: int = COLUMNS
+    model: LanguageModel,
+    ids: NDArray[np.int32],
+    window: int,
+    columns: int = COLUMNS,
+    noise: Callable[[int], WindowNoise] | None = None,
 ) -> NDArray[np.float64]:
     """Returns the nll in nats of each of the N-1 predicted tokens, in text order.
 
-    The state is zero at the start of each column and carried from window to window.
+    The state is zero at the start of each column and carried from window to window. `noise` gives
+    each window, by its index, the masks of a stochastic pass; without it there are none.
     """
     model.eval()
     device = model.embedding.device
@@ -29,15 +36,44 @@ def evaluate(
     tokens, targets = tokens.to(device), targets.to(device)
     state = model.initial_state(tokens.shape[1])
     parts = []
-    for start in range(0, len(tokens), window):
+    for index, start in enumerate(range(0, len(tokens), window)):
         nll, state, _ = model(
-            tokens[start : start + window], targets[start : start + window], state, None
+            tokens[start : start + window],
+            targets[start : start + window],
+            state,
+            noise(index) if noise else None,
         )
         parts.append(nll)
     in_order: NDArray[np.float64] = (
         in_text_order(torch.cat(parts), len(ids) - 1).double().cpu().numpy()
     )
     return in_order
+
+
+def monte_carlo(
+    model: LanguageModel, ids: NDArray[np.int32], window: int, passes: int, seed: int
+) -> NDArray[np.float64]:
+    """Returns each token's nll under the mean probability of `passes` stochastic passes.
+
+    Gal and Ghahramani 2016, arXiv 1512.05287: the dropout of training, without its other changes
+    (no statistics move). A pass is a pure function of (seed, its number); like training, and unlike
+    `evaluate`, it depends on where windows begin when masks are `locked`.
+    """
+    weight = model.embedding
+    total: NDArray[np.float64] | None = None
+    for number in range(passes):
+        own = stream(seed, "mc", number)
+        nll = evaluate(
+            model,
+            ids,
+            window,
+            noise=lambda index, own=own: WindowNoise(own, "mc", index, weight.device, weight.dtype),  # type: ignore[misc]
+        )
+        total = -nll if total is None else np.logaddexp(total, -nll)
+    if total is None:
+        raise ValueError(f"passes must be at least 1, but is {passes}")
+    mean: NDArray[np.float64] = math.log(passes) - total
+    return mean
 
 
 def excess(

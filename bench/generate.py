@@ -77,7 +77,9 @@ def _load(
     run_id = record["run_id"]
     if record["status"] == "diverged":
         raise BadInput(f"run {run_id} diverged: it has no weights")
-    trial = Trial(**{name: record[name] for name in FIELDS})
+    # NaN, by which pandas tells null, is no value of a field.
+    values = {name: record[name] for name in FIELDS if record[name] == record[name]}
+    trial = Trial(**values)
     path = results / "weights" / f"{run_id}.safetensors"
     if not path.is_file():
         raise BadInput(

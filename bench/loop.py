@@ -16,9 +16,11 @@ from bench.api import Activations
 from bench.config import Trial
 from bench.corpora import Corpus
 from bench.corpora.windows import columns, windows
-from bench.evaluation import evaluate, excess
+from bench.evaluation import evaluate, excess, monte_carlo
 from bench.model import StackState, build, detach
 from bench.noise import WindowNoise
+from bench.objective import losses, make_objective
+from bench.schedule import Average, stalled, window_lengths
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 IMPOSSIBLE = 4.0
@@ -59,6 +61,10 @@ class Trainer:
     Plain SGD without momentum; lr is divided after each epoch whose valid nll is no new best;
     clipping on the global norm, then weight decay on all weights; the state is carried across
     windows and zeroed at each pass. Penalties are part of the loss, never of a reported nll.
+
+    Under nt-asgd lr is never divided and the trial ends at `epochs`. Once `stalled` says so, the
+    weights are averaged over the steps from there on: evaluation and the best weights are of the
+    averages, training goes on from the weights themselves.
     """
 
     def __init__(
@@ -78,6 +84,10 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.lr = trial.lr
         self.optimizer = torch.optim.SGD(self.parameters, lr=trial.lr, weight_decay=trial.wdecay)
+        self.objective = make_objective(trial.objective)
+        self.average: Average | None = None
+        self.averaged_from_epoch: int | None = None
+        self.valid_nlls: list[float] = []
         self.columns = columns(corpus.train, trial.batch_size).to(device)
         self.step = 0
         self.epochs_done = 0
@@ -97,13 +107,14 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, Tensor, StackState]:
         """Takes one step of SGD on a window, tokens and targets [T,B].
 
-        Returns the mean nll, the weighted penalty and the gradient norm before clipping (scalars,
-        on the device), and the state for the next window.
+        Returns the mean nll, what else is in the loss (weighted penalties, the objective's term)
+        and the gradient norm before clipping (scalars, on the device), and the next window's state.
         """
         noise = WindowNoise(self.trial.seed, "train", self.step, self.device, self.dtype)
-        nll, state, acts = self.model(tokens, targets, detach(state), noise)
+        nll, penalty, state, acts = losses(
+            self.objective, self.model, tokens, targets, detach(state), noise
+        )
         loss = nll.mean()
-        penalty = torch.zeros((), device=self.device, dtype=self.dtype)
         for regularizer, coefficient in self.regularizers:
             value = regularizer(acts)
             if value.shape != ():
@@ -113,23 +124,29 @@ class Trainer:
                 )
             penalty = penalty + coefficient * value
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + penalty).backward()
+        (loss + penalty).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.trial.clip)
+        if self.trial.variable_bptt:  # a step weighs as much as it has seen
+            self._set_lr(self.lr * len(tokens) / self.trial.bptt)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         self.step += 1
         return loss.detach(), penalty.detach(), norm, state
 
     def train_epoch(self) -> dict[str, Any]:
         """Trains one pass over the training text; returns the record without valid_nll."""
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+        self._set_lr(self.lr)
+        lengths: int | Iterator[int] = self.trial.bptt
+        if self.trial.variable_bptt:
+            lengths = window_lengths(self.trial.bptt, self.trial.seed, self.epochs_done)
         self._synchronise()
         started = time.perf_counter()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)
         tokens_seen = count = 0
         state = self.model.initial_state(self.trial.batch_size)
-        for tokens, targets in windows(self.columns, self.trial.bptt):
+        for tokens, targets in windows(self.columns, lengths):
             nll, penalty, norm, state = self.train_window(tokens, targets, state)
             sums += torch.stack([nll.double() * tokens.numel(), penalty.double(), norm.double()])
             tokens_seen += tokens.numel()
@@ -159,21 +176,38 @@ class Trainer:
         while self.epochs_done < self.trial.epochs and self.lr >= self.min_lr:
             record = self.train_epoch()
             if not self.diverged:
-                nll = self._evaluate("valid")
-                valid = float(nll.mean())
-                record["valid_nll"] = valid
+                record["valid_nll"] = valid = self._validate()
                 self.diverged = not math.isfinite(valid)
             if self.diverged:
                 yield record
                 return
             self.epochs_done += 1
-            if valid < self.best_valid:
-                self.best_valid, self.best_epoch, self.best_nll = valid, self.epochs_done, nll
-                state = self.model.state_dict()
-                self.best_weights = {name: t.detach().clone() for name, t in state.items()}
-            else:
+            if self.trial.optimizer == "nt-asgd":
+                self._consider_averaging(valid)
+            elif self.best_epoch != self.epochs_done:
                 self.lr /= self.trial.lr_decay
             yield record
+
+    def _validate(self) -> float:
+        """Returns the valid nll of the weights, or of their averages; keeps them if it is best."""
+        if self.average is not None:
+            self.average.swap()
+        nll = self._evaluate("valid")
+        valid = float(nll.mean())
+        if valid < self.best_valid:
+            self.best_valid, self.best_epoch, self.best_nll = valid, self.epochs_done + 1, nll
+            state = self.model.state_dict()
+            self.best_weights = {name: t.detach().clone() for name, t in state.items()}
+        if self.average is not None:
+            self.average.swap()
+        return valid
+
+    def _consider_averaging(self, valid: float) -> None:
+        self.valid_nlls.append(valid)
+        more = self.epochs_done < self.trial.epochs
+        if self.average is None and more and stalled(self.valid_nlls, self.trial.nonmono):
+            self.average = Average(self.parameters)
+            self.averaged_from_epoch = self.epochs_done + 1
 
     def result(self) -> dict[str, Any]:
         """Returns the record's columns that training decides. Reads test, once.
@@ -185,6 +219,7 @@ class Trainer:
             "num_params": self.model.num_params,
             "epochs_done": self.epochs_done,
             "best_epoch": self.best_epoch,
+            "averaged_from_epoch": self.averaged_from_epoch,
             "valid_tokens": len(corpus.valid) - 1,
             "test_tokens": len(corpus.test) - 1,
             "unigram_nll": corpus.unigram_nll["valid"],
@@ -198,6 +233,8 @@ class Trainer:
                 "test", self._evaluate("test")
             )
             columns |= {"status": "ok", "stop_reason": self._stop_reason(columns)}
+            if self.trial.eval_mc is not None:
+                columns |= {f"{s}_mc_nll": self._monte_carlo(s) for s in ("valid", "test")}
         return columns | {
             "train_seconds": self.train_seconds,
             "eval_seconds": self.eval_seconds,
@@ -229,6 +266,19 @@ class Trainer:
         nll = evaluate(self.model, getattr(self.corpus, split), self.trial.bptt)
         self.eval_seconds += time.perf_counter() - started
         return nll
+
+    def _monte_carlo(self, split: str) -> float:
+        trial = self.trial
+        assert trial.eval_mc is not None
+        started = time.perf_counter()
+        ids = getattr(self.corpus, split)
+        nll = monte_carlo(self.model, ids, trial.bptt, trial.eval_mc, trial.seed)
+        self.eval_seconds += time.perf_counter() - started
+        return float(nll.mean())
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":

@@ -19,10 +19,16 @@ StackState = tuple[State, ...]
 class LanguageModel(nn.Module):
     """A stack of one-layer cells between an embedding and a (by default tied) decoder.
 
-    Layers 1..n-1 have `nhid` units; the last has `emsize` when tied, else `nhid`. The stack owns
-    the dropout between layers, a fresh mask at every step: `dropouti` on the embedded input,
-    `dropouth` between layers, `dropout` on the last output. Each part is built after torch is
-    seeded with (seed, "init", site), so its initial weights depend on no other part.
+    Layers 1..n-1 have `nhid` units; the last has `emsize` when tied, else `nhid`. Each part is
+    built after torch is seeded with (seed, "init", site), so its initial weights depend on no other
+    part. The stack owns the dropout between layers: `dropouti` on the embedded input, `dropouth`
+    between layers, `dropout` on the last output. It draws a fresh mask [T,B,*] at every step or,
+    when `locked`, one [1,B,*] for all steps of the window (Gal and Ghahramani 2016, arXiv
+    1512.05287; Merity et al. 2017, arXiv 1708.02182).
+
+    `dropoute` drops whole words from the input, of all V one mask [V,1] per window as in
+    awd-lstm-lm: a dropped word is zero wherever it stands in the window, in all columns (in Gal's
+    code each column has a mask of its own). The decoder, tied or not, keeps every word.
     """
 
     def __init__(
@@ -38,9 +44,12 @@ class LanguageModel(nn.Module):
         dropouti: float,
         dropouth: float,
         seed: int,
+        dropoute: float = 0.0,
+        locked: bool = False,
     ) -> None:
         super().__init__()
         self.dropout, self.dropouti, self.dropouth = dropout, dropouti, dropouth
+        self.dropoute, self.locked = dropoute, locked
         torch.manual_seed(stream(seed, "init", "input"))
         self.embedding = nn.Parameter(torch.empty(vocab_size, emsize).uniform_(-0.1, 0.1))
         last = emsize if tied else nhid
@@ -74,26 +83,40 @@ class LanguageModel(nn.Module):
 
         `noise` None means no dropout of any kind.
         """
+        logits, state, acts = self.predict(tokens, state, noise)
+        return token_nll(logits, targets), state, acts
+
+    def predict(
+        self, tokens: Tensor, state: StackState, noise: WindowNoise | None
+    ) -> tuple[Tensor, StackState, Activations]:
+        """tokens [T,B] -> logits [T,B,V], state, acts: `forward` for an objective of its own."""
         hidden, state, acts = self._run(tokens, state, noise)
-        logits = self._decode(hidden)
-        nll = F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
-        )
-        return nll.view_as(targets), state, acts
+        weight = self.embedding if self.decoder_weight is None else self.decoder_weight
+        return F.linear(hidden, weight, self.decoder_bias), state, acts
 
     def logits(self, tokens: Tensor, state: StackState) -> tuple[Tensor, StackState]:
         """tokens [T,B] -> logits [T,B,V], state. For text generation; training reads the nll."""
-        hidden, state, _ = self._run(tokens, state, None)
-        return self._decode(hidden), state
+        logits, state, _ = self.predict(tokens, state, None)
+        return logits, state
 
-    def _decode(self, hidden: Tensor) -> Tensor:
-        weight = self.embedding if self.decoder_weight is None else self.decoder_weight
-        return F.linear(hidden, weight, self.decoder_bias)
+    def _embed(self, tokens: Tensor, noise: WindowNoise | None) -> Tensor:
+        embedded = F.embedding(tokens, self.embedding)
+        if noise is not None and self.dropoute > 0:
+            # The words that stand here, not a product over all V of them.
+            words = noise.at("input").mask("words", (len(self.embedding), 1), self.dropoute)
+            embedded = embedded * words[tokens]
+        return self._drop(embedded, noise, "input", self.dropouti)
+
+    def _drop(self, x: Tensor, noise: WindowNoise | None, site: str, p: float) -> Tensor:
+        if noise is None or p == 0:
+            return x
+        shape = (1 if self.locked else x.shape[0], *x.shape[1:])
+        return x * noise.at(site).mask("between layers", shape, p)
 
     def _run(
         self, tokens: Tensor, state: StackState, noise: WindowNoise | None
     ) -> tuple[Tensor, StackState, Activations]:
-        embedded = _drop(F.embedding(tokens, self.embedding), noise, "input", self.dropouti)
+        embedded = self._embed(tokens, noise)
         hidden = embedded
         raws: list[Tensor] = []
         droppeds: list[Tensor] = []
@@ -104,7 +127,7 @@ class LanguageModel(nn.Module):
             out = cell(hidden, state[layer], noise.at(site) if noise else None)
             raw, new_state, memory = _unpack(out, cell, (*tokens.shape, size))
             is_last = layer == len(self.cells) - 1
-            hidden = _drop(
+            hidden = self._drop(
                 raw,
                 noise,
                 "output" if is_last else site,
@@ -134,18 +157,22 @@ def build(
         dropouti=trial.dropouti,
         dropouth=trial.dropouth,
         seed=trial.seed,
+        dropoute=trial.dropoute,
+        locked=trial.locked,
     )
+
+
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits [T,B,V], targets [T,B] -> nll [T,B] in nats; 0 where the target is -1."""
+    flat = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
+    )
+    return flat.view_as(targets)
 
 
 def detach(state: StackState) -> StackState:
     """Returns the state cut off from the window that made it (truncated backpropagation)."""
     return tuple(tuple(t.detach() for t in layer) for layer in state)
-
-
-def _drop(x: Tensor, noise: WindowNoise | None, site: str, p: float) -> Tensor:
-    if noise is None or p == 0:
-        return x
-    return x * noise.at(site).mask("between layers", tuple(x.shape), p)
 
 
 def _unpack(

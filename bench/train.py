@@ -59,8 +59,10 @@ def _signature() -> inspect.Signature:
     own: dict[str, tuple[Any, Any]] = {}
     meanings = {column.name: column.meaning for column in RUNS}
     for name, default in FIELDS.items():
-        shown = {"emsize": "nhid", "min_lr": "lr / 4^6"}.get(name, spell(default))
-        type_ = {"emsize": int, "min_lr": float}.get(name, type(default))
+        shown = {"emsize": "nhid", "min_lr": "lr / 4^6", "eval_mc": "none"}.get(
+            name, spell(default)
+        )
+        type_ = {"emsize": int, "min_lr": float, "eval_mc": int}.get(name, type(default))
         option = typer.Option(
             f"--{name.replace('_', '-')}",
             metavar={int: "INT", float: "FLOAT", bool: "true|false"}.get(type_, "TEXT"),

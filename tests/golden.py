@@ -34,6 +34,11 @@ CASES: dict[str, dict[str, Any]] = {
     "untied": {"tied": False, "emsize": 7},
     "no dropout, rep 1": {"dropout": 0.0, "dropouti": 0.0, "dropouth": 0.0, "rep": 1},
     "annealing": {"lr": 200.0, "epochs": 6, "lr_decay": 10.0, "wdecay": 1e-3},
+    "locked, dropoute": {"locked": True, "dropoute": 0.2},
+    "augmented": {"objective": "augmented:gamma=1:tau=5"},
+    "variable_bptt": {"variable_bptt": True, "rep": 1},
+    "nt-asgd": {"optimizer": "nt-asgd", "nonmono": 1, "lr": 8.0, "wdecay": 1e-3, "epochs": 8},
+    "eval_mc": {"eval_mc": 3, "locked": True},
 }
 
 
@@ -51,11 +56,8 @@ def measure(trial: Trial) -> dict[str, float]:
     trainer = make_trainer(trial, torch.device("cpu"))
     epochs = list(trainer.epochs())
     result = trainer.result()
-    return {
-        "train_nll": epochs[-1]["train_nll"],
-        "valid_nll": result["valid_nll"],
-        "test_nll": result["test_nll"],
-    }
+    names = ["valid_nll", "test_nll", *(["valid_mc_nll"] if trial.eval_mc else [])]
+    return {"train_nll": epochs[-1]["train_nll"], **{name: result[name] for name in names}}
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from bench.config import Trial
-from bench.evaluation import evaluate, excess
+from bench.evaluation import evaluate, excess, monte_carlo
 from bench.model import LanguageModel, build
+from bench.noise import WindowNoise, stream
 from bench.plugins import find, load_class
 
 
@@ -90,3 +91,63 @@ def test_the_error_from_blocks_sees_what_neighbours_share() -> None:
 
 def test_too_short_a_text_has_no_standard_error() -> None:
     assert excess(np.ones(15), np.zeros(15)) == (1.0, None)
+
+
+# --- Monte Carlo ----------------------------------------------------------------------------------
+
+
+def noisy(number: int, index: int) -> WindowNoise:
+    """The masks of one window of one pass, as documented."""
+    weight = torch.empty(0, dtype=torch.float64)
+    return WindowNoise(stream(5, "mc", number), "mc", index, weight.device, weight.dtype)
+
+
+def test_one_monte_carlo_pass_is_one_stochastic_pass(model: LanguageModel) -> None:
+    once = evaluate(model, text(60), 4, noise=lambda index: noisy(0, index))
+    assert np.array_equal(monte_carlo(model, text(60), 4, 1, seed=5), once)
+    assert not np.array_equal(once, evaluate(model, text(60), 4))
+
+
+def test_monte_carlo_averages_probabilities(model: LanguageModel) -> None:
+    ids = text(60)
+    each = np.stack(
+        [evaluate(model, ids, 4, noise=lambda i, n=n: noisy(n, i)) for n in range(5)]  # type: ignore[misc]
+    )
+    got = monte_carlo(model, ids, 4, 5, seed=5)
+    np.testing.assert_allclose(got, -np.log(np.exp(-each).mean(0)), atol=1e-12)
+    assert got.mean() < each.mean(), "a mean of probabilities is above that of their logarithms"
+
+
+def test_monte_carlo_windows_and_passes_have_masks_of_their_own(model: LanguageModel) -> None:
+    seen: list[tuple[int, int]] = []
+    real = WindowNoise.at
+
+    def noting(self: WindowNoise, site: str) -> object:
+        seen.append((self.seed, self.step))
+        return real(self, site)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WindowNoise, "at", noting)
+        monte_carlo(model, text(101), 4, 3, seed=5)
+    assert len(set(seen)) == 3 * 3  # 10 predictions a column in windows of 4, 3 passes
+
+
+def test_monte_carlo_repeats_itself_and_settles(model: LanguageModel) -> None:
+    ids = text(60)
+    one, two = (monte_carlo(model, ids, 7, 40, seed) for seed in (5, 6))
+    torch.manual_seed(9)
+    assert np.array_equal(one, monte_carlo(model, ids, 7, 40, seed=5))
+    single = [monte_carlo(model, ids, 7, 1, seed) for seed in (5, 6)]
+    assert np.abs(one - two).mean() < 0.4 * np.abs(single[0] - single[1]).mean()
+
+
+def test_monte_carlo_of_a_model_without_noise_is_the_plain_evaluation() -> None:
+    trial = Trial(nhid=8, dropout=0, dropouti=0, dropouth=0)
+    still = build(trial, load_class(find()["cell"]["lstm"]), 13).double()
+    got = monte_carlo(still, text(60), 7, 8, seed=5)
+    np.testing.assert_allclose(got, evaluate(still, text(60), 7), atol=1e-12)
+
+
+def test_monte_carlo_needs_a_pass(model: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="at least 1, but is 0"):
+        monte_carlo(model, text(60), 7, 0, seed=5)

@@ -22,6 +22,8 @@ ORDER = [
     "model",
     "contract",
     "evaluation",
+    "objective",
+    "schedule",
     "loop",
     "provenance",
     "worker",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.api import Activations
 from bench.config import Trial
 from bench.model import LanguageModel, build, detach
 from bench.noise import WindowNoise
@@ -140,3 +141,91 @@ def test_a_cell_that_returns_the_wrong_thing_is_told(answer: object, message: st
     tokens = torch.ones(2, 3, dtype=torch.long)
     with pytest.raises(ValueError, match=message):
         model(tokens, tokens, model.initial_state(3), None)
+
+
+# --- locked and dropoute --------------------------------------------------------------------------
+
+
+def run(model: LanguageModel, tokens: torch.Tensor, step: int = 0) -> Activations:
+    noise = WindowNoise(1, "train", step, CPU, torch.float64)
+    _, _, acts = model(tokens, tokens, model.initial_state(tokens.shape[1]), noise)
+    assert isinstance(acts, Activations)
+    return acts
+
+
+def test_locked_masks_are_one_for_all_steps_and_another_for_each_column_and_window() -> None:
+    tokens = torch.arange(44).remainder(11).view(4, 11)
+    model = small(locked=True).train()
+    acts, later = run(model, tokens), run(model, tokens, step=1)
+    pairs = zip([acts.embedded, *acts.dropped], [later.embedded, *later.dropped], strict=True)
+    for p, (tensor, other) in zip((0.4, 0.3, 0.3, 0.5), pairs, strict=True):
+        zeros = tensor == 0
+        assert zeros.any() and torch.equal(zeros, zeros[:1].expand_as(zeros))
+        assert (zeros[0] != zeros[0, :1]).any(), "columns have masks of their own"
+        assert not torch.equal(zeros, other == 0), "each window has masks of its own"
+        assert float(zeros.double().mean()) == pytest.approx(p, abs=0.25)
+    kept = acts.dropped[-1] != 0
+    torch.testing.assert_close(acts.dropped[-1][kept], 2 * acts.raw[-1][kept])
+
+
+def test_locked_masks_of_layers_differ() -> None:
+    acts = run(small(locked=True).train(), torch.ones(2, 11, dtype=torch.long))
+    assert not torch.equal(acts.dropped[0] == 0, acts.dropped[1] == 0)
+
+
+def test_dropoute_drops_whole_words_wherever_they_stand() -> None:
+    tokens = torch.randint(0, 11, (30, 8), generator=torch.Generator().manual_seed(1))
+    model = small(dropoute=0.4, dropouti=0).train()
+    acts, later = run(model, tokens), run(model, tokens, step=1)
+    gone = (acts.embedded == 0).all(-1)
+    assert torch.equal(gone, (acts.embedded == 0).any(-1)), "whole words"
+    words = {int(word) for word in tokens[gone]}
+    assert words and not words & {int(word) for word in tokens[~gone]}, "everywhere or nowhere"
+    assert not torch.equal(gone, (later.embedded == 0).all(-1)), "another draw in each window"
+    plain = model.embedding[tokens]
+    torch.testing.assert_close(acts.embedded[~gone], plain[~gone] / 0.6)
+
+
+def test_dropoute_preserves_the_expectation_and_is_off_without_noise() -> None:
+    tokens = torch.arange(11).view(1, 11)
+    model = small(dropoute=0.3, dropouti=0).train()
+    with torch.no_grad():
+        mean = torch.stack([run(model, tokens, step).embedded for step in range(3000)]).mean(0)
+        _, _, acts = model.eval()(tokens, tokens, model.initial_state(11), None)
+    assert torch.equal(acts.embedded, model.embedding[tokens])
+    torch.testing.assert_close(mean, acts.embedded, atol=0.006, rtol=0)
+
+
+def test_dropoute_leaves_the_decoder_its_words() -> None:
+    # All but every word dropped: were the decoder's rows dropped too, their logits would be 0.
+    model = small(dropoute=0.999, dropouti=0, nlayers=1).train()
+    tokens = torch.arange(11).view(1, 11)
+    noise = WindowNoise(1, "train", 0, CPU, torch.float64)
+    logits, _, acts = model.predict(tokens, model.initial_state(11), noise)
+    assert torch.count_nonzero(acts.embedded) == 0
+    by_hand = acts.dropped[-1] @ model.embedding.T + model.decoder_bias
+    torch.testing.assert_close(logits, by_hand)
+    assert (logits != 0).any()
+
+
+def test_a_dropped_word_gets_no_gradient_from_the_input() -> None:
+    model = small(dropoute=0.5, dropouti=0, tied=False).train()
+    tokens = torch.arange(11).view(1, 11)
+    noise = WindowNoise(1, "train", 0, CPU, torch.float64)
+    nll, _, acts = model(tokens, tokens, model.initial_state(11), noise)
+    nll.sum().backward()
+    gone = (acts.embedded[0] == 0).all(-1)
+    gradient = model.embedding.grad
+    assert gradient is not None and gone.any() and not gone.all()
+    assert torch.count_nonzero(gradient[gone]) == 0 and (gradient[~gone] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("nhid", "count"),
+    # The counts of Zaremba et al. 2014, 20M and 66M, with torch's two biases per layer.
+    [(650, 19_780_400), (1500, 66_034_000)],
+)
+def test_zarembas_untied_models(nhid: int, count: int) -> None:
+    with torch.device("meta"):
+        model = build(Trial(nhid=nhid, tied=False), cell_class("lstm"), 10_000)
+    assert model.num_params == count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from bench.config import make_trial
 from bench.corpora.windows import windows
 from bench.plugins import find
+from bench.schedule import window_lengths
 from tests.plain_lm import losses
 from tests.trainers import make_trainer
 
@@ -50,6 +52,37 @@ def test_losses_equal_a_plain_trainer(cell: str, regularizer: str, real_data: Pa
         ours.append(float(nll))
         if len(ours) == STEPS:
             break
+    expected = [next(theirs) for _ in range(STEPS)]
+    assert ours == pytest.approx(expected, rel=0, abs=1e-8)
+    assert expected[-1] < expected[0] - 1, "the steps must have moved the weights"
+
+
+def test_losses_equal_a_plain_trainer_with_the_augmented_loss_and_drawn_windows(
+    real_data: Path,
+) -> None:
+    fields = {"objective": "augmented:gamma=0.7:tau=3", "variable_bptt": True, "tied": True}
+    rates = {"dropout": 0, "dropouti": 0, "dropouth": 0, "dropoute": 0}
+    values = {"corpus": "ptb", "precision": "fp64"} | fields | rates | SIZES
+    trial = make_trial(values, find(), "test")
+    trainer = make_trainer(trial, torch.device("cpu"), real_data)
+    lengths = list(itertools.islice(window_lengths(trial.bptt, trial.seed, 0), STEPS))
+    theirs = losses(
+        "lstm",
+        {name: t.clone() for name, t in trainer.model.state_dict().items()},
+        torch.tensor(trainer.corpus.train, dtype=torch.long),
+        **SIZES,
+        alpha=0.0,
+        beta=0.0,
+        gamma=0.7,
+        tau=3.0,
+        lengths=lengths,
+    )
+    state = trainer.model.initial_state(trial.batch_size)
+    trainer.model.train()
+    ours = []
+    for tokens, targets in windows(trainer.columns[: sum(lengths) + 1], lengths):
+        nll, _, _, state = trainer.train_window(tokens, targets, state)
+        ours.append(float(nll))
     expected = [next(theirs) for _ in range(STEPS)]
     assert ours == pytest.approx(expected, rel=0, abs=1e-8)
     assert expected[-1] < expected[0] - 1, "the steps must have moved the weights"

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from bench import store
+from bench.config import FIELDS
 from bench.errors import BadInput
 from bench.store import parts
 from bench.store.schema import EPOCHS, RUNS
@@ -111,6 +112,22 @@ def test_foreign_files_are_named(results: Path) -> None:
     assert len(problems) == 2
     assert "holds run aaaaaaaaaaaa, not the run of its name" in problems[0]
     assert "no column schema" in problems[1]
+
+
+def test_a_file_from_before_a_column_holds_the_default_of_its_field(results: Path) -> None:
+    later = [c.name for c in RUNS if c.later]
+    assert {"locked", "objective", "valid_mc_nll"} <= set(later)
+    old = {k: v for k, v in record("aaaaaaaaaaaa").items() if k not in later}
+    pd.DataFrame([old]).to_parquet(results / "runs" / "aaaaaaaaaaaa.parquet")
+    store.write_run(results, record("bbbbbbbbbbbb", eval_mc=7, dropoute=0.1))
+    runs, problems = store.load_runs(results)
+    assert problems == [] and list(runs.columns) == [c.name for c in RUNS]
+    before, after = (row for _, row in runs.iterrows())
+    for name in later:
+        default = FIELDS.get(name)
+        assert before[name] == default if default is not None else pd.isna(before[name])
+    assert (after.eval_mc, after.dropoute, after.locked) == (7, 0.1, True)
+    assert store.statuses(results, ["aaaaaaaaaaaa"]) == {"aaaaaaaaaaaa": "ok"}
 
 
 def test_a_newer_schema_is_named(results: Path) -> None:

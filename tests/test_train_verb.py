@@ -31,16 +31,22 @@ CHANGED: dict[str, tuple[str, object]] = {
     "dropout": ("0.1", 0.1),
     "dropouti": ("0.2", 0.2),
     "dropouth": (".25", 0.25),
+    "dropoute": ("0.1", 0.1),
+    "locked": ("true", True),
     "bptt": ("8", 8),
+    "variable_bptt": ("true", True),
     "batch_size": ("6", 6),
     "epochs": ("1", 1),
-    "optimizer": ("sgd", "sgd"),
+    "objective": ("augmented:tau=10:gamma=0.50", "augmented:tau=10"),
+    "optimizer": ("nt-asgd", "nt-asgd"),
+    "nonmono": ("3", 3),
     "lr": ("5", 5.0),
     "lr_decay": ("3", 3.0),
     "min_lr": ("1e-3", 0.001),
     "clip": ("0.5", 0.5),
     "wdecay": ("1e-6", 1e-6),
     "precision": ("fp64", "fp64"),
+    "eval_mc": ("2", 2),
     "rep": ("3", 3),
 }
 
@@ -63,6 +69,7 @@ def test_every_field_of_a_trial_is_an_option_with_its_default(
     assert set(shown) == {name.replace("_", "-") for name in FIELDS}
     assert shown["nhid"] == "650" and shown["lr"] == "20" and shown["wdecay"] == "1e-7"
     assert shown["tied"] == "true" and shown["emsize"] == "nhid" and shown["min-lr"] == "lr / 4^6"
+    assert shown["eval-mc"] == "none" and shown["objective"] == "nll"
 
 
 def test_the_values_reach_the_record(verb: Verb) -> None:
@@ -79,6 +86,7 @@ def test_the_values_reach_the_record(verb: Verb) -> None:
         n: value for n, (_, value) in CHANGED.items()
     }
     assert record["status"] == "ok" and record["epochs_done"] == 1
+    assert record["valid_mc_nll"] > 0 and record["test_mc_nll"] > 0
 
 
 def test_it_trains_once_and_again_when_asked(verb: Verb) -> None:

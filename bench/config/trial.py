@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from bench.config.objective import canonical as canonical_objective
 from bench.corpora import canonical as canonical_corpus
 from bench.corpora import identity as corpus_identity
 from bench.errors import BadInput, nearest, one_line
@@ -35,7 +36,8 @@ class Trial(BaseModel):
 
     `emsize` None means nhid and `min_lr` None means lr / 4^6; both are resolved here. The paper's
     `dp` sets dropouti and dropout, its `dph` is dropouth, between layers. (Elsewhere, as in Gal's
-    papers, "h" means recurrent.)
+    papers, "h" means recurrent.) `lr_decay` and `min_lr` are rules of sgd, `nonmono` is one of
+    nt-asgd; under the other optimizer they do nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -50,20 +52,26 @@ class Trial(BaseModel):
     dropout: Rate = 0.5
     dropouti: Rate = 0.5
     dropouth: Rate = 0.3
+    dropoute: Rate = 0.0
+    locked: bool = False
     bptt: Int = Field(default=35, ge=1, le=100_000)
+    variable_bptt: bool = False
     batch_size: Int = Field(default=20, ge=1, le=100_000)
     epochs: Int = Field(default=80, ge=1, le=1_000_000)
+    objective: str = "nll"
     optimizer: str = "sgd"
+    nonmono: Int = Field(default=5, ge=1, le=1_000_000)
     lr: Float = Field(default=20.0, gt=0)
     lr_decay: Float = Field(default=4.0, gt=1)
     min_lr: Annotated[Float | None, Field(ge=0)] = None
     clip: Float = Field(default=0.25, gt=0)
     wdecay: Float = Field(default=1e-7, ge=0)
     precision: str = "fp32"
+    eval_mc: Annotated[Int | None, Field(ge=1, le=1_000_000)] = None
     rep: Int = Field(default=0, ge=0, le=1_000_000)
 
     BUILT: ClassVar[dict[str, tuple[str, ...]]] = {
-        "optimizer": ("sgd",),
+        "optimizer": ("sgd", "nt-asgd"),
         "precision": ("fp32", "fp64"),
     }
 
@@ -73,6 +81,10 @@ class Trial(BaseModel):
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} can only be {' or '.join(values)} so far")
         # The model is frozen to everyone else; resolving is part of its construction.
+        try:
+            self.__dict__["objective"] = canonical_objective(self.objective)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
         if self.emsize is None:
             self.__dict__["emsize"] = self.nhid
         if self.min_lr is None:

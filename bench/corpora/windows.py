@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,14 +35,18 @@ def columns(ids: NDArray[Any], batch_size: int) -> Tensor:
     return out
 
 
-def windows(cols: Tensor, bptt: int) -> Iterator[tuple[Tensor, Tensor]]:
+def windows(cols: Tensor, bptt: int | Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (tokens [T,B], targets [T,B]) down the columns, T = bptt but for a shorter last one.
 
-    Each token after the first of its column is a target exactly once.
+    Each token after the first of its column is a target exactly once. `bptt` may be the lengths of
+    the windows one after the other, each at least 1 and enough of them.
     """
-    for start in range(0, len(cols) - 1, bptt):
-        end = min(start + bptt, len(cols) - 1)
+    lengths = itertools.repeat(bptt) if isinstance(bptt, int) else iter(bptt)
+    start = 0
+    while start < len(cols) - 1:
+        end = min(start + next(lengths), len(cols) - 1)
         yield cols[start:end], cols[start + 1 : end + 1]
+        start = end
 
 
 def evaluation_columns(ids: NDArray[Any], n: int = 10) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.config import FIELDS
 from bench.errors import BadInput, one_line
 from bench.store.schema import EPOCHS, FINAL, RUNS, SCHEMA_VERSION, STATUSES
 
@@ -136,6 +137,10 @@ def read_part(path: Path, table: str) -> tuple[pa.Table | None, str | None]:
             part = pq.ParquetFile(file).read()
     except Exception as error:  # a damaged footer raises anything, a UnicodeDecodeError too
         return None, f"{path}: not a whole Parquet file: {one_line(error, 120)}"
+    for column in TABLES[table]:
+        if column.later and column.name not in part.column_names:
+            default = [FIELDS.get(column.name)] * part.num_rows
+            part = part.append_column(column.name, pa.array(default, _arrow_type(column.type)))
     missing = [name for name in schema.names if name not in part.column_names]
     if missing:
         return None, f"{path}: not a record of ours: no column {missing[0]}"

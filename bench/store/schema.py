@@ -21,16 +21,21 @@ FINAL = frozenset(STATUSES) - {"lost"}
 
 @dataclass(frozen=True)
 class Column:
-    """One column: Arrow type, meaning, and whether two runs of one trial must agree on it."""
+    """One column: Arrow type, meaning, and whether two runs of one trial must agree on it.
+
+    `later`: files from before the column lack it. Read, they hold the default of its trial field,
+    which is what was trained, and null if it is no trial field.
+    """
 
     name: str
     type: str  # string, int32, int64, float64 or bool
     meaning: str
     result: bool = True
+    later: bool = False
 
 
-def _c(name: str, type: str, meaning: str, result: bool = True) -> Column:
-    return Column(name, type, meaning, result)
+def _c(name: str, type: str, meaning: str, result: bool = True, later: bool = False) -> Column:
+    return Column(name, type, meaning, result, later)
 
 
 RUNS: tuple[Column, ...] = (
@@ -55,21 +60,30 @@ RUNS: tuple[Column, ...] = (
     _c("dropout", "float64", "dropout on the last layer's output"),
     _c("dropouti", "float64", "dropout on the embedded input"),
     _c("dropouth", "float64", "dropout between layers"),
+    _c("dropoute", "float64", "dropout of whole words on the embedded input", later=True),
+    _c("locked", "bool", "dropout masks are shared by all steps of a window", later=True),
     _c("bptt", "int32", "nominal window length in time steps"),
+    _c("variable_bptt", "bool", "window lengths are drawn around bptt", later=True),
     _c("batch_size", "int32", "parallel text columns in training"),
     _c("epochs", "int32", "upper limit of epochs"),
-    _c("optimizer", "string", "optimizer"),
+    _c("objective", "string", "training objective, full spelling: nll or augmented", later=True),
+    _c("optimizer", "string", "optimizer: sgd or nt-asgd"),
+    _c("nonmono", "int32", "epochs without progress before nt-asgd averages", later=True),
     _c("lr", "float64", "starting learning rate"),
-    _c("lr_decay", "float64", "divisor of lr after an epoch without a new best"),
-    _c("min_lr", "float64", "training ends when lr falls below"),
+    _c("lr_decay", "float64", "divisor of lr after an epoch without a new best, under sgd"),
+    _c("min_lr", "float64", "training ends when lr falls below, under sgd"),
     _c("clip", "float64", "limit on the global gradient norm"),
     _c("wdecay", "float64", "weight decay on all weights"),
     _c("precision", "string", "arithmetic: fp32 or fp64, true in every kernel"),
+    _c("eval_mc", "int32", "passes of Monte Carlo evaluation, if any", later=True),
     _c("num_params", "int64", "trainable parameters, tied ones once"),
     _c("epochs_done", "int32", "epochs finished"),
+    _c("averaged_from_epoch", "int32", "first epoch of nt-asgd's averages; else null", later=True),
     _c("best_epoch", "int32", "epoch (from 1) of the best valid nll"),
     _c("valid_nll", "float64", "nats per predicted token at the best epoch"),
     _c("test_nll", "float64", "the same on test, read once at the best-valid weights"),
+    _c("valid_mc_nll", "float64", "valid nll of eval_mc's mean probabilities", later=True),
+    _c("test_mc_nll", "float64", "the same on test, at the same weights", later=True),
     _c("valid_tokens", "int64", "predicted tokens of valid (all but the first)"),
     _c("test_tokens", "int64", "predicted tokens of test"),
     _c("unigram_nll", "float64", "valid nll of the training text's unigram model"),
@@ -80,7 +94,7 @@ RUNS: tuple[Column, ...] = (
     _c("test_excess", "float64", "test_nll - test_floor"),
     _c("test_excess_se", "float64", "standard error of test_excess, from blocks of tokens"),
     _c("train_seconds", "float64", "training only, device synchronised", False),
-    _c("eval_seconds", "float64", "all passes over valid and test", False),
+    _c("eval_seconds", "float64", "all passes over valid and test, eval_mc's included", False),
     _c("tokens_per_s", "float64", "trained tokens per second of train_seconds", False),
     _c("peak_mem_bytes", "int64", "peak memory: of the device, or of the process on a CPU", False),
     _c("threads", "int32", "CPU threads of the training process", False),
@@ -106,7 +120,7 @@ EPOCHS: tuple[Column, ...] = (
     _c("step", "int64", "windows trained so far"),
     _c("lr", "float64", "learning rate of this epoch"),
     _c("train_nll", "float64", "mean training nll, with dropout, without penalties"),
-    _c("penalty", "float64", "mean of the weighted penalties"),
+    _c("penalty", "float64", "mean of what the loss adds to the nll: penalties, augmented term"),
     _c("valid_nll", "float64", "valid nll after this epoch"),
     _c("grad_norm", "float64", "mean global gradient norm before clipping"),
     _c("seconds", "float64", "training seconds of this epoch", False),
