@@ -7,7 +7,7 @@ Gate order: r, z, n (torch's); the reset gate is applied after the recurrent pro
 not before it as in the paper. Shapes: W_ih [3H,I], W_hh [3H,H], both biases [3H]; state (h,),
 [B,H]. All uniform in +-1/sqrt(H).
 
-Cho et al. 2014, arXiv 1406.1078.
+Paper: Cho et al. 2014, arXiv 1406.1078.
 """
 
 from __future__ import annotations

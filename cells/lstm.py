@@ -6,7 +6,7 @@ c_t = f * c_{t-1} + i * g;  h_t = o * tanh(c_t).
 Gate order: i, f, g, o (torch's). Shapes: W_ih [4H,I], W_hh [4H,H], both biases [4H]; state (h, c),
 each [B,H]. All uniform in +-1/sqrt(H), torch's default and the AR/TAR paper's (arXiv 1708.01009).
 
-Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000.
+Paper: Hochreiter & Schmidhuber 1997. The forget gate is that of Gers et al. 2000.
 """
 
 from __future__ import annotations

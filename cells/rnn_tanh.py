@@ -4,7 +4,7 @@ h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh).
 
 Shapes: W_ih [H,I], W_hh [H,H], both biases [H]; state (h,), [B,H]. All uniform in +-1/sqrt(H).
 
-Elman 1990.
+Paper: Elman 1990.
 """
 
 from __future__ import annotations

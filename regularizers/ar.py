@@ -3,10 +3,12 @@
 penalty = mean(h^2) over all elements of h [T,B,H], times alpha, where h is the last layer's output
 after dropout: the very tensor the decoder reads, its 1/(1-p) scaling included.
 
-Merity, McCann, Socher 2017, arXiv 1708.01009. The paper's text reads like a plain 2-norm; the
-authors' code (awd-lstm-lm) takes the mean of squares, and single-digit coefficients make sense for
-that alone, so it is the default; `form=norm` is the text's: the 2-norm over H, averaged over T, B.
-`of=raw` takes the output before dropout, `layers=all` the mean over the layers.
+Paper: Merity, McCann, Socher 2017, arXiv 1708.01009.
+
+The paper's text reads like a plain 2-norm; the authors' code (awd-lstm-lm) takes the mean of
+squares, and single-digit coefficients make sense for that alone, so it is the default; `form=norm`
+is the text's: the 2-norm over H, averaged over T, B. `of=raw` takes the output before dropout,
+`layers=all` the mean over the layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""No penalty: the baseline every other regularizer is paired with."""
+"""No penalty: the baseline every other regularizer is paired with.
+
+Paper: none of its own.
+"""
 
 from __future__ import annotations
 

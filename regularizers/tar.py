@@ -4,10 +4,11 @@ penalty = mean((h_{t+1} - h_t)^2) over all elements [T-1,B,H], times beta, where
 layer's output before dropout (on dropped outputs the mask itself would be the change). Only steps
 within a window count, as in the authors' code; the penalty of a one-step window is 0.
 
-Merity, McCann, Socher 2017, arXiv 1708.01009. The paper's text reads like a plain 2-norm; the
-authors' code (awd-lstm-lm) takes the mean of squares, which is the default; `form=norm` is the
-text's: the 2-norm over H, averaged over T-1 and B. `of=dropped` takes the output after dropout,
-`layers=all` the mean over the layers.
+Paper: Merity, McCann, Socher 2017, arXiv 1708.01009.
+
+The paper's text reads like a plain 2-norm; the authors' code (awd-lstm-lm) takes the mean of
+squares, which is the default; `form=norm` is the text's: the 2-norm over H, averaged over T-1 and
+B. `of=dropped` takes the output after dropout, `layers=all` the mean over the layers.
 """
 
 from __future__ import annotations

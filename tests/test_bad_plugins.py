@@ -61,8 +61,8 @@ def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CELLS: dict[str, tuple[dict[str, str], str, str, str]] = {
     "a constructor that raises": (
-        {"init": "raise ValueError('no such\\nsize')"},
-        "failed", "ValueError", "ValueError: no such",
+        {"init": "raise RuntimeError('no such\\nsize')"},
+        "failed", "RuntimeError", "RuntimeError: no such",
     ),
     "a constructor that exits": ({"init": "raise SystemExit(3)"}, "failed", "SystemExit", "it: 3"),
     "a forward that raises late": (
@@ -167,6 +167,18 @@ def test_a_regularizer_that_fails_costs_its_own_trial_alone(
     assert_same(unharmed, tmp_path / "results")
 
 
+def test_a_cell_that_refuses_its_values_stops_the_grid_before_it_starts(
+    verb: Verb, tmp_path: Path
+) -> None:
+    rogue(tmp_path / "p", "made_up", init="raise ValueError('no such\\nsize')")
+    grid = grid_file(tmp_path, "{cell: [lstm, made_up], regularizer: [none]}")
+    outcome = verb("grid", grid, *WORDS)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.endswith("cell made_up: no such size\n")
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_regularizer_that_refuses_its_values_stops_the_grid_before_it_starts(
     verb: Verb, tmp_path: Path
 ) -> None:
@@ -187,7 +199,7 @@ def test_a_regularizer_that_refuses_its_values_stops_the_grid_before_it_starts(
 def test_a_mended_plugin_is_another_trial_and_its_failure_is_kept(
     verb: Verb, tmp_path: Path
 ) -> None:
-    rogue(tmp_path / "p", "made_up", init="raise ValueError")
+    rogue(tmp_path / "p", "made_up", init="raise KeyError")
     grid = grid_file(tmp_path, "{cell: [made_up]}")
     assert verb("grid", grid, *WORDS).code == 1
     before = find(tmp_path / "p")["cell"]["made_up"].hash

@@ -146,8 +146,8 @@ def test_without_weights_the_printed_command_makes_them(
     assert len(verb("generate", run_id, "--words", 9, "--plugins", "my plugins").out.split()) == 9
     refused(
         verb("generate", run_id),
-        f"run {run_id}: cell: no cell is called 'own'. Known: gru, lstm, rnn_tanh. It was found in "
-        f"{tmp_path / 'my plugins'}: see --plugins.\n",
+        f"run {run_id}: cell: no cell is called 'own'. Known: {', '.join(sorted(find()['cell']))}. "
+        f"It was found in {tmp_path / 'my plugins'}: see --plugins.\n",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,33 @@ def test_list_shows_every_plugin_its_parameters_and_its_state(verb: Verb, tmp_pa
     path = write(tmp_path, "cells", "made_up", BROKEN)
     out = verb("plugins", "list", "--plugins", tmp_path)
     assert (out.code, out.err) == (0, "")
-    lines = out.out.splitlines()
+    lines, squeezed = out.out.splitlines(), " ".join(out.out.split())
     for plugins in find().values():
         for name, plugin in plugins.items():
-            (line,) = [x for x in lines if x.split()[:1] == [name]]
-            assert line.endswith(plugin.summary)
-    assert "alpha:float=2 of:dropped|raw=dropped" in out.out
+            assert len([x for x in lines if x.startswith(f"  {name} ")]) == 1
+            assert plugin.paper
+            params = " ".join(p.name + "=" for p in plugin.params)
+            assert f" {name} {plugin.summary} " in squeezed
+            assert f" Paper: {plugin.paper} " in squeezed
+            assert re.search(re.escape(params).replace("=", r"=\S+"), squeezed)
+    assert " alpha=2 of=dropped|raw layers=last|all form=mean_square|norm Paper: Merity" in squeezed
     (line,) = [x for x in lines if x.split()[:1] == ["made_up"]]
-    assert f"BROKEN: {path}: made_up.py imports 'quite_absent', which is not installed" in line
-    assert f"from {path}" in out.out
+    assert line.split()[1] == "BROKEN,"
+    assert f"from {path}" in squeezed
+    end = squeezed.partition(" regularizers; ")[2]
+    assert end == (
+        f"1 broken: cell made_up: {path}: made_up.py imports 'quite_absent', which is not installed"
+    )
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "200", "20"])
+def test_the_list_fits_the_terminal(
+    verb: Verb, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = verb("plugins", "list").out
+    assert max(map(len, out.splitlines())) <= min(100, max(60, int(columns)))
+    assert out.splitlines()[-1].endswith("; none broken")
 
 
 def test_without_a_word_it_lists(verb: Verb) -> None:
@@ -62,7 +81,9 @@ def test_show_of_a_broken_plugin_says_why(verb: Verb, tmp_path: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest(verb: Verb, word: str) -> None:
     out = verb("plugins", word, "lstn")
     assert (out.code, out.out) == (2, "")
-    assert out.err.startswith("bench: no plugin is called 'lstn'. Did you mean lstm? Known: ar, ")
+    assert out.err.startswith(
+        "bench: no plugin is called 'lstn'. Did you mean lstm or t_lstm? Known: ar, "
+    )
     assert len(out.err.splitlines()) == 1
 
 

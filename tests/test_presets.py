@@ -1,8 +1,7 @@
-"""The grids and the published figures that travel with the harness."""
+"""The grids that travel with the harness."""
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from bench.config import Expansion, expand, load_grid, preset_names
 from bench.plugins import find
 
 PRESETS = Path(__file__).resolve().parent.parent / "bench" / "presets"
-PUBLISHED = PRESETS.parent / "published.csv"
 PAPER = [
     "paper-ar",
     "paper-tar",
@@ -22,19 +20,6 @@ PAPER = [
     "paper-wt2",
     "paper-cells",
     "paper-ablations",
-]
-COLUMNS = [
-    "model",
-    "cell",
-    "regularizer",
-    "corpus",
-    "nhid",
-    "num_params_millions",
-    "valid_ppl",
-    "test_ppl",
-    "source",
-    "mark",
-    "note",
 ]
 
 
@@ -140,45 +125,3 @@ def test_paper_ptb_sizes() -> None:
 def test_weights_are_kept_where_text_is_to_be_sampled() -> None:
     assert load_grid("ptb-small").keep_weights == "best"
     assert all(load_grid(name).keep_weights == "none" for name in [*PAPER, "paper"])
-
-
-def published() -> list[dict[str, str]]:
-    with PUBLISHED.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        assert reader.fieldnames == COLUMNS
-        return list(reader)
-
-
-def test_published_figures_are_seen_ones_and_parse() -> None:
-    registry = find()
-    rows = published()
-    assert len(rows) > 50
-    for row in rows:
-        assert None not in row and row["model"] and row["source"], row
-        assert row["mark"] in ("V1", "V2"), row
-        assert row["corpus"] in ("ptb", "wikitext-2"), row
-        assert row["cell"] == "" or row["cell"] in registry["cell"], row
-        assert row["regularizer"] == "" or row["regularizer"] in registry["regularizer"], row
-        assert row["nhid"] == "" or int(row["nhid"]) > 0, row
-        assert row["num_params_millions"] == "" or float(row["num_params_millions"]) > 0, row
-        scores = [float(row[key]) for key in ("valid_ppl", "test_ppl") if row[key]]
-        assert row["test_ppl"] and all(40 < score < 250 for score in scores), row
-
-
-def test_published_figures_stand_once() -> None:
-    keys = [
-        (row["model"], row["corpus"], row["nhid"], row["num_params_millions"], row["source"])
-        for row in published()
-    ]
-    assert len(keys) == len(set(keys))
-    scores = [
-        (row["corpus"], row["valid_ppl"], row["test_ppl"], row["source"]) for row in published()
-    ]
-    assert len(scores) == len(set(scores))
-
-
-def test_no_cell_of_the_table_is_a_formula() -> None:
-    """A spreadsheet runs what begins like one."""
-    assert not [
-        v for row in published() for v in row.values() if v.startswith(("=", "+", "-", "@"))
-    ]

@@ -198,12 +198,12 @@ def test_works_at_the_edges(runs: str) -> None:
                 grid.add({"nhid": nhid, "regularizer": name}, [5.0, 4.0], valid_nll=4, test_nll=4)
     html = grid.html()
     assert html.rstrip().endswith("</html>")
-    drawn = {"one": 1, "60 curves": 2}.get(runs, 0)
+    drawn = {"one": 1, "60 curves": 3}.get(runs, 0)
     assert len(figures_of(html)) == drawn
     assert (len(html) > 4_000_000) == bool(drawn)  # plotly comes only with a figure
     assert html.count("Plotly.newPlot(place") == 1
     if runs == "60 curves":
-        assert len([t for t in figures_of(html)[1]["data"] if t["mode"] == "lines"]) == 60
+        assert len([t for t in figures_of(html)[2]["data"] if t["mode"] == "lines"]) == 60
 
 
 def test_nothing_is_loaded_and_only_two_scripts_run() -> None:

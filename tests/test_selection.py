@@ -33,7 +33,7 @@ def test_a_plugin_folder_must_hold_cells_or_regularizers(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("kind", "selection", "line"),
     [
-        ("cell", "lstn", "no cell is called 'lstn'. Did you mean lstm? Known: "),
+        ("cell", "lstn", "no cell is called 'lstn'. Did you mean lstm"),
         ("cell", "lstm:zc=1", "lstm has no hyper-parameter 'zc'. Known: none."),
         ("cell", "lstm+gru", "cells cannot be added; name one"),
         ("cell", "", "'' is no selection; write name:key=value"),

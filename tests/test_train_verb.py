@@ -171,7 +171,7 @@ def test_exit_codes(verb: Verb, tmp_path: Path) -> None:
     [
         (["--nhid", "ten"], "bench.train: nhid: ten: input should be a valid integer"),
         (["--rep", "-1"], "bench.train: rep: -1: input should be greater than or equal to 0"),
-        (["--cell", "lstn"], "bench.train: cell: no cell is called 'lstn'. Did you mean lstm?"),
+        (["--cell", "lstn"], "bench.train: cell: no cell is called 'lstn'. Did you mean lstm"),
         (["--tied", "perhaps"], "bench.train: tied: perhaps: input should be a valid boolean"),
         (["--lr", ""], "bench.train: lr: : input should be a valid number"),
         (["--dp", "0.5"], "No such option: --dp"),

@@ -108,7 +108,7 @@ def test_a_trial_is_frozen() -> None:
         ("corpus", 3, "corpus: 3: input should be a valid string"),
         ("corpus", "ptbb", "corpus 'ptbb' is unknown. Did you mean ptb?"),
         ("cell", ["lstm"], "cell: ['lstm']: input should be a valid string"),
-        ("cell", "lstn", "cell: no cell is called 'lstn'. Did you mean lstm?"),
+        ("cell", "lstn", "cell: no cell is called 'lstn'. Did you mean lstm"),
         ("regularizer", True, "regularizer: True: input should be a valid string"),
         ("regularizer", "ar:alpa=1", "ar has no hyper-parameter 'alpa'. Did you mean alpha?"),
         ("nhidd", 3, "a trial has no field 'nhidd'. Did you mean nhid?"),

@@ -24,7 +24,7 @@ from typing import Any
 import bench
 from bench.backends.local import Deliver, thread_limits
 from bench.errors import BadInput, one_line
-from bench.plugins import FOLDER, tree
+from bench.plugins import FOLDER, ship, tree
 from bench.worker import Job, Message, run_trials
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,10 @@ def _quieten() -> None:
 
 @contextlib.contextmanager
 def _shipped(plugins: str | None) -> Iterator[str]:
-    """Yields a copy of the package that holds the plugin folders, to be sent to every worker."""
+    """Yields a copy of the package with all plugins inside, to be sent to every worker.
+
+    Those of installed packages are files as well, so a node need not have the package.
+    """
     with _temporary() as folder:
         module = Path(folder) / "bench"
         ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -228,6 +231,7 @@ def _shipped(plugins: str | None) -> Iterator[str]:
             for name in FOLDER.values():
                 if (source / name).is_dir():
                     shutil.copytree(source / name, target / name, ignore=ignore)
+        ship(module / "_shipped" / "installed")
         yield str(module)
 
 

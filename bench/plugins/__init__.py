@@ -10,6 +10,7 @@ from bench.plugins.find import (
     spell_regularizers,
     tree,
 )
+from bench.plugins.installed import ship
 from bench.plugins.load import build_regularizers, load_class
 from bench.plugins.source_hash import source_hash
 
@@ -25,6 +26,7 @@ __all__ = [
     "read",
     "select_cell",
     "select_regularizers",
+    "ship",
     "source_hash",
     "spell_regularizers",
     "tree",

@@ -33,38 +33,34 @@ def list_(plugins: Folder = None) -> None:
 
 def _list(extra: Path | None) -> None:
     from bench.plugins import find
+    from bench.plugins.listing import listing
 
-    for kind, found in find(extra).items():
-        print(f"{kind}s")
-        for plugin in found.values():
-            params = " ".join(p.text.replace(" ", "") for p in plugin.params)
-            state = f"BROKEN: {plugin.broken}" if plugin.broken else plugin.summary
-            print(f"  {plugin.name:<14} {state}")
-            if params:
-                print(f"  {'':<14} {params}")
-            if plugin.origin != "tree":
-                print(f"  {'':<14} from {plugin.path}")
+    for line in listing(find(extra)):
+        print(line)
 
 
 @app.command()
 def show(name: str, plugins: Folder = None) -> None:
     """Show one plugin: its docstring, hyper-parameters, file and source hash."""
-    from bench.errors import BadInput, nearest
     from bench.plugins import find
+    from bench.plugins.listing import figures
 
     registry = find(plugins)
-    chosen = [found[name] for found in registry.values() if name in found]
+    chosen = [p for found in registry.values() for p in found.values() if p.name == name]
     if not chosen:
-        names = [n for found in registry.values() for n in found]
-        raise BadInput(f"no plugin is called {name!r}. {nearest(name, names)}")
+        raise _unknown(name, registry)
     for plugin in chosen:
         print(f"{plugin.kind} {plugin.name}  ({plugin.path}, source {plugin.hash or 'unread'})")
+        if plugin.origin not in ("tree", str(plugin.path.parent.parent)):
+            print(f"from {plugin.origin}")
         if plugin.broken:
             print(f"BROKEN: {plugin.broken}")
         for param in plugin.params:
             scales = "   (scales the penalty)" if param.name == plugin.coefficient else ""
             print(f"  {param.text}{scales}")
         print(f"\n{plugin.doc.strip()}")
+        for i, line in enumerate(figures(plugin)):
+            print(f"\n{line}" if i == 0 else line)
 
 
 @app.command()
@@ -113,7 +109,7 @@ def new(kind: Annotated[str, typer.Argument(metavar="cell|regularizer")], name: 
 
 
 def _find(what: str, extra: Path | None) -> Plugin:
-    from bench.errors import BadInput, nearest
+    from bench.errors import BadInput
     from bench.plugins import FOLDER, find, read
 
     path = Path(what)
@@ -129,8 +125,14 @@ def _find(what: str, extra: Path | None) -> Plugin:
     for found in registry.values():
         if what in found:
             return found[what]
-    names = [n for found in registry.values() for n in found]
-    raise BadInput(f"no plugin is called {what!r}. {nearest(what, names)}")
+    raise _unknown(what, registry)
+
+
+def _unknown(name: str, registry: Registry) -> Exception:
+    from bench.errors import BadInput, nearest
+
+    names = {plugin.name for found in registry.values() for plugin in found.values()}
+    return BadInput(f"no plugin is called {name!r}. {nearest(name, names)}")
 
 
 if __name__ == "__main__":

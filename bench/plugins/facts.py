@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput, one_line
-from bench.plugins.source_hash import parts, source_hash
+from bench.plugins.source_hash import parse, parts, relative_imports, source_hash
 from bench.plugins.spelling import NAME, Param, Value
 
 CLASS = {"cell": "Cell", "regularizer": "Regularizer"}
@@ -42,6 +43,15 @@ class Plugin:
         return self.doc.strip().split("\n")[0]
 
     @property
+    def paper(self) -> str:
+        """The citation in the paragraph that begins `Paper: `, without what it says after it."""
+        for paragraph in re.split(r"\n\s*\n", self.doc.strip()):
+            if paragraph.startswith("Paper: "):
+                text = " ".join(paragraph.removeprefix("Paper: ").split())
+                return re.split(r"(?<![A-Z])\.(?=\s+[A-Z])", text)[0].rstrip(".")
+        return ""
+
+    @property
     def coefficient(self) -> str | None:
         """The hyper-parameter that scales a regularizer."""
         value = self.flags.get("coefficient")
@@ -58,20 +68,23 @@ class _Broken(Exception):
     pass
 
 
-def read(path: Path, kind: str, origin: str) -> Plugin:
-    """Reads one plugin file; whatever is wrong with it becomes `broken`."""
+def read(path: Path, kind: str, origin: str, own: str = "") -> Plugin:
+    """Reads one plugin file; whatever is wrong with it becomes `broken`.
+
+    `own` is the installed package that the file belongs to, which it must not import by name.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its syntax; they come when it is imported
-        return _read(Plugin(kind, path.stem, path, origin))
+        return _read(Plugin(kind, path.stem, path, origin), own)
 
 
-def _read(plugin: Plugin) -> Plugin:
+def _read(plugin: Plugin, own: str) -> Plugin:
     path, kind, origin = plugin.path, plugin.kind, plugin.origin
     try:
         if not NAME.fullmatch(path.stem):
             raise _Broken("its file name is no plugin name; use letters, digits, and . _ -")
-        tree = ast.parse(path.read_bytes(), str(path))
-        _check_imports(tree, path)
+        tree = parse(path)
+        _check_imports(tree, path, own)
         node = _find_class(tree, CLASS[kind])
         params = _cell_params(node) if kind == "cell" else _regularizer_params(node)
         return Plugin(
@@ -96,12 +109,12 @@ def _broken(plugin: Plugin, cause: str) -> Plugin:
     return Plugin(plugin.kind, plugin.name, plugin.path, plugin.origin, broken=one_line(cause, 300))
 
 
-def _check_imports(tree: ast.Module, path: Path) -> None:
+def _check_imports(tree: ast.Module, path: Path, own: str) -> None:
     _check_relative(tree, path)
     for file in parts(path):
-        _check_relative(ast.parse(file.read_bytes(), str(file)), file)
+        _check_relative(parse(file), file)
         # Only the top level: an import inside `try` or `if TYPE_CHECKING` may rightly be absent.
-        for node in ast.parse(file.read_bytes(), str(file)).body:
+        for node in parse(file).body:
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -110,26 +123,25 @@ def _check_imports(tree: ast.Module, path: Path) -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names = [node.module]
             for name in names:
-                _check_import(name, file)
+                _check_import(name, file, own)
 
 
 def _check_relative(tree: ast.Module, path: Path) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            stems = [node.module] if node.module else [alias.name for alias in node.names]
-            for stem in stems:
-                if node.level > 1 or not stem.startswith("_"):
-                    raise _Broken(
-                        f"{path.name} imports {'.' * node.level}{stem}; what is shared goes into a "
-                        "part beside it, whose name begins with _"
-                    )
-                if not (path.parent / f"{stem}.py").is_file():
-                    raise _Broken(f"imports {stem}.py, which is not beside it")
+    for node in relative_imports(tree):
+        stems = [node.module] if node.module else [alias.name for alias in node.names]
+        for stem in stems:
+            if node.level > 1 or not stem.startswith("_"):
+                raise _Broken(
+                    f"{path.name} imports {'.' * node.level}{stem}; what is shared goes into a "
+                    "part beside it, whose name begins with _"
+                )
+            if not (path.parent / f"{stem}.py").is_file():
+                raise _Broken(f"imports {stem}.py, which is not beside it")
 
 
-def _check_import(name: str, file: Path) -> None:
+def _check_import(name: str, file: Path, own: str) -> None:
     root = name.split(".")[0]
-    if root in FOLDER.values():
+    if root in FOLDER.values() or root == own:
         raise _Broken(f"{file.name} imports {root!r} by name; write `from ._part import …`")
     if root == "bench" and name != "bench.api":
         raise _Broken(f"{file.name} imports {name}; of the harness a plugin needs bench.api alone")

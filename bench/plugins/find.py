@@ -1,14 +1,18 @@
-"""Finds plugins beside the `bench` package and in --plugins folders, and selects them by name."""
+"""Finds plugins and selects them by name.
+
+They lie beside the `bench` package, in a --plugins folder, or in installed packages.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import bench
 from bench.errors import BadInput, nearest, one_line
 from bench.plugins.facts import FOLDER, Plugin, read
+from bench.plugins.installed import installed, shipped
 from bench.plugins.spelling import Value, complete, join, split
 
 Registry = dict[str, dict[str, Plugin]]
@@ -21,25 +25,31 @@ def tree() -> Path:
     Never found by `import cells`: that name belongs to whoever comes first on sys.path. A worker
     on a Ray cluster is sent the folders inside the package (see backends/ray_tune.py).
     """
-    package = Path(bench.__file__).resolve().parent
-    shipped = package / "_shipped"
-    return shipped if shipped.is_dir() else package.parent
+    return _sent() or Path(bench.__file__).resolve().parent.parent
+
+
+def _sent() -> Path | None:
+    """Returns the folder of plugins that the driver sent to this worker, if there is one."""
+    folder = Path(bench.__file__).resolve().parent / "_shipped"
+    return folder if folder.is_dir() else None
 
 
 def find(extra: Path | None = None) -> Registry:
-    """Lists every plugin of the tree and of `extra`, a folder that holds cells/ and regularizers/.
+    """Lists every plugin of the tree, of `extra` and of the installed packages.
 
-    Raises BadInput when `extra` is no such folder or two plugins share one name.
+    `extra` is a folder that holds cells/ and regularizers/. Raises BadInput when it is no such
+    folder or two plugins in folders share one name. An installed package harms nothing: a plugin
+    of it that shares its name is broken, and stands under a name that nobody can select.
     """
-    origins = [(tree(), "tree")]
+    origins, sent = [(tree(), "tree")], _sent()
     if extra is not None:
         if not any(os.path.isdir(extra / folder) for folder in FOLDER.values()):  # noqa: PTH112 - False, too, for a name that cannot be
             raise BadInput(
                 f"--plugins {extra}: it must be a folder that holds cells/ or regularizers/"
             )
         origins.append((extra.resolve(), str(extra.resolve())))
-    elif (tree() / "extra").is_dir():
-        origins.append((tree() / "extra", "shipped"))
+    elif sent and (sent / "extra").is_dir():
+        origins.append((sent / "extra", "shipped"))
     registry: Registry = {kind: {} for kind in FOLDER}
     for root, origin in origins:
         for kind, folder in FOLDER.items():
@@ -53,7 +63,31 @@ def find(extra: Path | None = None) -> Registry:
                         f"two {kind}s are called {plugin.name!r}: {other.path} and {path}; "
                         "rename one of the files"
                     )
+    in_folders = {kind: dict(found) for kind, found in registry.items()}
+    for plugin in shipped(sent / "installed") if sent else installed():
+        _add(plugin, registry[plugin.kind], in_folders[plugin.kind])
     return registry
+
+
+def _add(plugin: Plugin, found: dict[str, Plugin], in_folders: dict[str, Plugin]) -> None:
+    """Adds a plugin of an installed package to those found, unless its name is taken."""
+    other = found.get(plugin.name)
+    if other is None:
+        found[plugin.name] = plugin
+        return
+    if other.path.resolve() == plugin.path.resolve():
+        return  # the package itself is the --plugins folder
+    if plugin.name not in in_folders:  # two packages: choosing one would be a guess
+        found[plugin.name] = _namesake(other, plugin)
+    found[f"{plugin.name} ({plugin.origin})"] = _namesake(plugin, other)
+
+
+def _namesake(plugin: Plugin, other: Plugin) -> Plugin:
+    cause = (
+        f"{plugin.origin}: two {plugin.kind}s are called {plugin.name!r}: {plugin.path} and "
+        f"{other.path} ({other.origin}); rename or uninstall one"
+    )
+    return replace(plugin, broken=plugin.broken or cause)
 
 
 @dataclass(frozen=True)
@@ -93,8 +127,9 @@ def _select(kind: str, selection: str, registry: Registry) -> Selected:
     name, given = split(selection, kind)
     plugin = registry[kind].get(name)
     if plugin is None:
+        known = {found.name for found in registry[kind].values()}
         raise BadInput(
-            f"{kind}: no {kind} is called {one_line(name, 60)!r}. {nearest(name, registry[kind])}"
+            f"{kind}: no {kind} is called {one_line(name, 60)!r}. {nearest(name, known)}"
         )
     if plugin.broken:
         raise BadInput(f"{kind} {name} is broken: {plugin.broken}")

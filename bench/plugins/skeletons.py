@@ -6,7 +6,9 @@ h_t = tanh(W_ih x_t + b + W_hh h_(t-1)).
 
 Shapes: W_ih [H,I], W_hh [H,H], b [H]; state (h,), [B,H]. All uniform in +-1/sqrt(H).
 
-Author year, arXiv id. What differs from the paper.
+Paper: Author year, arXiv id.
+
+What differs from the paper.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ REGULARIZER = '''"""One sentence on what {name} penalises.
 
 penalty = mean(|h|) over all elements of the last layer's output after dropout, times alpha.
 
-Author year, arXiv id. What differs from the paper.
+Paper: Author year, arXiv id.
+
+What differs from the paper.
 """
 
 from __future__ import annotations

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Every trial lists all plugins, and many share their parts: each text is taken apart only once.
+_once = functools.lru_cache(maxsize=1000)
+
+
+def parse(path: Path) -> ast.Module:
+    """Returns the syntax tree of a file as it is on disk now; it is shared, so leave it as it is.
+
+    Raises OSError or SyntaxError when the file cannot be read or parsed.
+    """
+    return _parse(path.read_bytes(), str(path))
+
+
+@_once
+def _parse(source: bytes, name: str) -> ast.Module:
+    return ast.parse(source, name)
 
 
 def parts(path: Path) -> list[Path]:
     """Returns the plugin's file and every `_*.py` beside it that it imports, transitively."""
     found = [path]
     for file in found:  # grows while we walk it
-        for stem in imported_parts(ast.parse(file.read_bytes(), str(file))):
+        for stem in imported_parts(parse(file)):
             part = file.parent / f"{stem}.py"
             if part not in found:
                 found.append(part)
@@ -23,11 +40,18 @@ def parts(path: Path) -> list[Path]:
 def imported_parts(tree: ast.Module) -> set[str]:
     """Returns the stems of the shared parts (`from ._gates import x`, `from . import _gates`)."""
     stems: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
+    for node in relative_imports(tree):
+        if node.level == 1:
             names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
             stems.update(n for n in names if n.startswith("_"))
     return stems
+
+
+@_once
+def relative_imports(tree: ast.Module) -> tuple[ast.ImportFrom, ...]:
+    """Returns every `from .x import y`, wherever it stands."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return tuple(node for node in found if node.level)
 
 
 def source_hash(path: Path) -> str:
@@ -37,9 +61,13 @@ def source_hash(path: Path) -> str:
     """
     digest = hashlib.sha256()
     for file in parts(path):
-        tree = ast.parse(file.read_bytes(), str(file))
-        digest.update(f"{file.name}\n{_canonical(tree)}\n".encode())
+        digest.update(f"{file.name}\n{_whole(parse(file))}\n".encode())
     return digest.hexdigest()[:16]
+
+
+@_once
+def _whole(tree: ast.Module) -> str:
+    return _canonical(tree)
 
 
 def _canonical(node: object) -> str:

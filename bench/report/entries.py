@@ -71,10 +71,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """Trials that differ in nothing but regularizer and repetition."""
+    """Trials that differ in nothing but regularizer and repetition.
 
-    label: str
+    `size` is cell and units; `details` are the other fields that vary over the corpus. `short` has
+    of these only what tells the row from the others.
+    """
+
+    size: str
+    details: tuple[str, ...]
+    short: str
     settings: tuple[Setting, ...]
+
+    @property
+    def label(self) -> str:
+        """The row in full."""
+        return ", ".join((self.size, *self.details))
 
     @property
     def baseline(self) -> Setting | None:
@@ -153,19 +164,31 @@ def _corpus(
     fields = [f for f in runs[0].trial if f not in apart]
     varying = [f for f in fields if len({repr(run.trial.get(f)) for run in runs}) > 1]
     shown = [f for f in varying if f not in {"cell", "nhid"} and not _follows(f, runs)]
+    groups = list(_group(runs, lambda r: tuple(repr(r.trial.get(f)) for f in varying)).values())
+    sizes = [f"{cells[str(s[0].trial['cell'])]} {s[0].trial['nhid']} units" for s in groups]
+    details = [tuple(f"{f} {_value(s[0].trial.get(f))}" for f in shown) for s in groups]
     rows = []
-    for same in _group(runs, lambda run: tuple(repr(run.trial.get(f)) for f in varying)).values():
-        trial = same[0].trial
-        words = [f"{cells[str(trial['cell'])]} {trial['nhid']} units"]
-        words += [f"{f} {_value(trial.get(f))}" for f in shown]
+    for same, size, more, short in zip(groups, sizes, details, _apart(sizes, details), strict=True):
         settings = [
             Setting(spelling, short_name(spelling), labels[spelling], tuple(part))
             for spelling, part in _group(same, lambda r: str(r.trial["regularizer"])).items()
         ]
-        rows.append(Row(", ".join(words), _choose(settings)))
+        rows.append(Row(size, more, short, _choose(settings)))
     names = dict.fromkeys(s.name for row in rows for s in row.settings)
     ordered = sorted(names, key=lambda n: n != BASELINE)  # stable: the rest as the grid has them
     return Corpus(name, tuple(ordered), tuple(rows))
+
+
+def _apart(sizes: Sequence[str], details: Sequence[tuple[str, ...]]) -> list[str]:
+    """Short labels that differ: of the details only those that tell rows of one size apart."""
+    short = list(sizes)
+    for i in range(len(details[0])):
+        met = _group(range(len(short)), lambda row: short[row])
+        for rows in met.values():
+            if len({details[row][i] for row in rows}) > 1:
+                for row in rows:
+                    short[row] += f", {details[row][i]}"
+    return short
 
 
 def _choose(settings: Sequence[Setting]) -> tuple[Setting, ...]:

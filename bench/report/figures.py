@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from plotly.subplots import make_subplots
 
-from bench.report.entries import BASELINE, Corpus, Setting
+from bench.report.entries import BASELINE, Corpus, Row, Setting
 from bench.report.tables import differences
-from bench.stats import Estimate
+from bench.stats import Estimate, mean_interval
 
 # Okabe and Ito: told apart by colour-blind readers; their yellow is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,7 +43,7 @@ def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
         rows=lines,
         cols=columns,
         shared_yaxes="all",
-        subplot_titles=[_label(row.label, 52) for row in rows],
+        subplot_titles=[_label(row.short, 46 if columns == 3 else 64) for row in rows],
         horizontal_spacing=0.03,
         vertical_spacing=min(0.16, 0.36 / lines),
         x_title="epoch",
@@ -113,7 +113,7 @@ def forest(corpus: Corpus) -> str | None:
                 key = (row.label, setting.spelling)
                 if key not in places:
                     places[key] = len(places)
-                    ticks.append(f"{_label(row.label, 40)} · {_label(setting.label, 30)}")
+                    ticks.append(f"{_label(row.short, 46)} · {_label(setting.label, 30)}")
                 hover = f"{d.n} pairs"
                 found.setdefault((setting.name, column), []).append((places[key], d, hover))
     if not found:
@@ -143,6 +143,71 @@ def forest(corpus: Corpus) -> str | None:
     fig.update_yaxes(ticktext=ticks, col=1)
     fig.update_layout(height=170 + 26 * len(ticks))
     return _json(fig, entries=len({name for name, _ in found}))
+
+
+def overview(corpus: Corpus) -> str | None:
+    """Perplexity of every row, valid and test side by side; None for fewer than four rows."""
+    if len(corpus.rows) < 4:
+        return None
+    fig = make_subplots(
+        rows=1, cols=2, subplot_titles=["valid", "test"], shared_yaxes=True, horizontal_spacing=0.04
+    )
+    found: dict[tuple[str, int], list[tuple[int, Estimate, str]]] = {}
+    for place, row in enumerate(corpus.rows):
+        for setting in row.settings:
+            for column, split in enumerate(("valid", "test"), start=1):
+                values = list(setting.values(f"{split}_nll").values())
+                # Test only of the setting that is best on valid, as everywhere on the page.
+                if setting.chosen and values and max(values) < 700:
+                    estimate = mean_interval(values)
+                    found.setdefault((setting.name, column), []).append(
+                        (place, estimate, f"{_label(setting.label)}, n = {estimate.n}")
+                    )
+    if not found:
+        return None
+    spread = len(corpus.names)
+    for (name, column), points in found.items():
+        # Settings of one row lie beside each other, the baseline on top.
+        shift = 0.5 * (corpus.names.index(name) - (spread - 1) / 2) / spread
+        middle = [math.exp(e.mean) for _, e, _ in points]
+        ends = [(e.low, e.high) if e.n > 2 else (None, None) for _, e, _ in points]
+        bars = {
+            "array": [
+                math.exp(h) - m if h is not None and h < 700 else 0
+                for (_, h), m in zip(ends, middle, strict=True)
+            ],
+            "arrayminus": [
+                m - math.exp(low) if low is not None else 0
+                for (low, _), m in zip(ends, middle, strict=True)
+            ],
+        }
+        fig.add_scatter(
+            x=middle,
+            y=[place + shift for place, _, _ in points],
+            error_x={"type": "data", "symmetric": False, "thickness": 1.5, "width": 3, **bars},
+            text=[hover for _, _, hover in points],
+            mode="markers",
+            marker={"color": _color(name, corpus), "size": 8},
+            name=_label(name),
+            legendgroup=_label(name),
+            showlegend=column == 1,
+            hovertemplate="%{x:.1f}, %{text}",
+            row=1,
+            col=column,
+        )
+    fig.update_xaxes(title_text="perplexity", showgrid=True, gridcolor="#eeeeee")
+    ticks = [_label(row.short, 46) + _millions(row) for row in corpus.rows]
+    fig.update_yaxes(
+        tickvals=list(range(len(ticks))), range=[len(ticks) - 0.4, -0.6], automargin=True
+    )
+    fig.update_yaxes(ticktext=ticks, col=1)
+    fig.update_layout(height=170 + (14 + 11 * spread) * len(ticks))
+    return _json(fig, entries=spread)
+
+
+def _millions(row: Row) -> str:
+    found = [n for s in row.settings for run in s.runs if (n := run.number("num_params"))]
+    return f" · {found[0] / 1e6:.1f}M" if found else ""
 
 
 def _by_epoch(setting: Setting, curves: Curves) -> dict[int, list[float]]:

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from bench import store
 from bench.errors import BadInput, one_line
-from bench.report import figures, tables, words
+from bench.report import beside, figures, tables, words
 from bench.report.entries import NOT_YET, Corpus, Run, join
 
 HERE = Path(__file__).parent
@@ -88,7 +88,10 @@ def render(
             {
                 "name": corpus.name,
                 "names": corpus.names,
+                "overview": draw("overview", figures.overview(corpus)),
                 "main": tables.main_table(corpus),
+                "published": beside.sources(beside.notes(corpus)),
+                "mc": any(run.number("valid_mc_nll") is not None for run in corpus.runs),
                 "floor": words.ppl(corpus.known("valid_floor")),
                 "unigram": words.ppl(corpus.known("unigram_nll")),
                 "known_floor": corpus.known("valid_floor") is not None,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.report import words
+from bench.report import beside, words
 from bench.report.entries import BASELINE, NOT_YET, Corpus, Row, Run, Setting
 from bench.stats import Estimate, holm, mean_interval, paired
 
@@ -45,13 +45,19 @@ def parameters(row: Row) -> str:
 def main_table(corpus: Corpus) -> list[View]:
     """Rows of the main table: one list of settings per regularizer name."""
     floors = {split: corpus.known(f"{split}_floor") is not None for split in ("valid", "test")}
+    numbers = beside.notes(corpus)
     table = []
     for row in corpus.rows:
         columns = []
         for name in corpus.names:
             same = [s for s in row.settings if s.name == name]
-            columns.append([_entry(s, floors, len(same) > 1) for s in same])
-        table.append({"label": row.label, "parameters": parameters(row), "columns": columns})
+            entries = [_entry(s, floors, len(same) > 1) for s in same]
+            for entry, setting in zip(entries, same, strict=True):
+                fits = setting.chosen or len(same) == 1  # beside the best of one name, once
+                entry["published"] = beside.beside(row, setting, numbers) if fits else []
+            columns.append(entries)
+        view: View = {"size": row.size, "details": row.details, "parameters": parameters(row)}
+        table.append(view | {"columns": columns})
     return table
 
 
@@ -75,11 +81,13 @@ def _entry(setting: Setting, floors: dict[str, bool], rivals: bool) -> View:
 def _split(setting: Setting, split: str, floor: bool) -> View:
     values = list(setting.values(f"{split}_nll").values())
     if not values:
-        return {"split": split, "ppl": words.NOTHING, "interval": "", "excess": ""}
+        return {"split": split, "ppl": words.NOTHING, "interval": "", "excess": "", "mc": ""}
     nll = mean_interval(values)
     view = {"split": split, "ppl": words.ppl(nll.mean), "interval": words.ppl_interval(nll)}
     view["nll"] = f"mean nll {words.nats(nll.mean)} nats"
     view["excess"] = _excess(setting, split) if floor else ""
+    mc = list(setting.values(f"{split}_mc_nll").values())
+    view["mc"] = words.ppl(sum(mc) / len(mc)) if mc else ""
     return view
 
 
@@ -132,7 +140,7 @@ def paired_table(corpus: Corpus) -> list[View]:
         lines: list[View] = []
         for split, family in raw.items():
             for setting, d in differences(row, split):
-                view: View = {"row": row.label, "setting": setting, "split": split}
+                view: View = {"row": row, "setting": setting, "split": split}
                 view |= dict.fromkeys(("difference", "interval", "p", "holm"), words.NOTHING)
                 view |= {"n": d.n if d else 0, "verdict": _no_pair(row)}
                 if d is not None:
@@ -178,7 +186,7 @@ def cost_table(corpus: Corpus) -> list[View]:
             time, rate = (_log_ratio(row, setting, f) for f in (_epoch_seconds, _tokens_per_s))
             lines.append(
                 {
-                    "row": row.label,
+                    "row": row,
                     "setting": setting,
                     "n": len(ok),
                     "tokens": words.number(sum(speed) / len(speed) if speed else None),
@@ -279,7 +287,7 @@ def _where(corpus: Corpus, row: Row, setting: Setting, run: Run) -> View:
     return {
         "run_id": run.run_id,
         "corpus": corpus.name,
-        "row": row.label,
+        "row": row,
         "setting": setting,
         "rep": run.rep,
         "status": run.status,

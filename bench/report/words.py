@@ -27,6 +27,11 @@ def ppl_interval(nll: Estimate) -> str:
     return "" if nll.half is None else f"[{ppl(nll.low)}, {ppl(nll.high)}]"
 
 
+def change(difference: float) -> str:
+    """A difference in perplexity, one decimal, with a true minus."""
+    return f"{difference:+,.1f}".replace("-", MINUS)
+
+
 def nats(value: float | None, sign: bool = False) -> str:
     """Four decimals, with a true minus."""
     if value is None:
