@@ -10,7 +10,7 @@ from bench.plugins import find, load_class
 
 
 def part(name: str, user: str) -> Any:
-    """Returns the module of a part or cell, `_lstm` say, through a cell of the tree that uses it."""
+    """Returns the module of a part, `_lstm` say, or of a cell, through a cell that uses it."""
     package = load_class(find()["cell"][user]).__module__.rpartition(".")[0]
     if name == user:
         return sys.modules[load_class(find()["cell"][user]).__module__]
