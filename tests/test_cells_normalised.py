@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from bench.plugins import find, load_class
-from cells._norm import OVER_BATCH, OVER_UNITS, BatchNormSteps
-from cells._norm_lstm import NormLSTM
-from cells._norm_product import LARGE, Linear, by_column, product
-from cells.gru_layernorm import LayerNormGRU
 from tests.oracles import ORACLES
+from tests.parts import part
+
+_norm = part("_norm", "lstm_batchnorm")
+OVER_BATCH, OVER_UNITS, BatchNormSteps = _norm.OVER_BATCH, _norm.OVER_UNITS, _norm.BatchNormSteps
+NormLSTM = part("_norm_lstm", "lstm_batchnorm").NormLSTM
+LayerNormGRU = part("gru_layernorm", "gru_layernorm").LayerNormGRU
+LARGE = part("_product", "gru_layernorm").LARGE
 
 T, B, I, H = 5, 4, 6, 8  # noqa: E741
 LAYER_NORM = ["lstm_layernorm", "gru_layernorm"]
@@ -93,9 +96,9 @@ def test_initial_values() -> None:
     cell = build("lstm_batchnorm")
     for gain in (cell.gain_ih, cell.gain_hh, cell.gain_c):
         torch.testing.assert_close(gain.detach(), torch.full_like(gain, 0.1), atol=1e-7, rtol=0)
-    for cell, value in [(build("lstm_layernorm", forget_bias=2.0), 2), (cell, 1)]:
+    for biased, value in [(build("lstm_layernorm", forget_bias=2.0), 2), (cell, 1)]:
         wanted = torch.tensor([0, value, 0, 0]).repeat_interleave(H)
-        assert torch.equal(cell.bias.detach(), wanted.double())
+        assert torch.equal(biased.bias.detach(), wanted.double())
     for name in NORMALISED:
         cell = build(name)
         for weight in (cell.w_ih, cell.w_hh):
@@ -265,20 +268,8 @@ def test_gradients_of_the_other_functions() -> None:
     t, b, h = 3, 4, 3
     shapes = [(t, b, 2 * h), (t, b, h), (b, h), (2 * h, h), (h, h), (2 * h,), (h,), (h,)]
     assert torch.autograd.gradcheck(LayerNormGRU.apply, leaves(*shapes))
-    assert torch.autograd.gradcheck(Linear.apply, leaves((t, b, 2), (h, 2)))
     steps = leaves((t, b, h), (h,), (h,))
     assert torch.autograd.gradcheck(lambda *args: BatchNormSteps.apply(*args)[0], steps)
-
-
-def test_large_products_in_float32() -> None:
-    """Above LARGE another library computes them: for every layout the loops ask for."""
-    m, k, n = 16, 520, 520
-    assert m * k * n >= LARGE
-    a, w = normal(m, k), normal(n, k, seed=3)
-    right = a @ w.T
-    for a_, w_ in [(a, w), (a, by_column(w)), (a.T.contiguous().T, w), (a, w.T.contiguous().T)]:
-        ours = product(a_.float(), w_.float())
-        torch.testing.assert_close(ours.double(), right, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NORMALISED)

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tests.elementwise_cells import inputs
 from tests.parts import part
 
-_scan, _scan_linear = part("_scan", "mingru"), part("_scan_linear", "mingru")
+_scan = part("_scan", "mingru")
 WAYS = pytest.mark.parametrize("pairs", [False, True], ids=["steps", "pairs"])
 LENGTHS = (1, 2, 3, 4, 5, 8, 33)
 Recurrence = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -136,30 +135,3 @@ def test_the_rule() -> None:
     for device, pairs in (("cpu", False), ("cuda", True), ("mps", False)):
         like: Any = SimpleNamespace(device=torch.device(device))
         assert _scan.by_pairs(like) == pairs
-
-
-@pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_linear_is_torchs(
-    monkeypatch: pytest.MonkeyPatch, biased: bool, dtype: torch.dtype
-) -> None:
-    """Large enough for oneDNN where it is float32; the rule itself is set aside for float64."""
-    monkeypatch.setattr(_scan_linear, "LARGE", 1)
-    shapes = ((20, 6, 130), (150, 130), *(((150,),) if biased else ()))
-    given = [inputs(*s, seed=k).to(dtype).requires_grad_() for k, s in enumerate(shapes)]
-    weight = inputs(20, 6, 150, seed=8).to(dtype)
-    results = []
-    for function in (_scan_linear.linear, F.linear):
-        out = function(*given)
-        results.append((out, *torch.autograd.grad((out * weight).sum(), given)))
-    assert "_Linear" in type(_scan_linear.linear(*given).grad_fn).__name__
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(
-            one, other, rtol=1e-4, atol=1e-3 if dtype.itemsize < 8 else 1e-10
-        )
-
-
-def test_linear_of_an_input_without_gradient() -> None:
-    x, w = inputs(40, 20, 100).float(), inputs(60, 100).float().requires_grad_()
-    (grad,) = torch.autograd.grad(_scan_linear.linear(x, w).sum(), (w,))
-    torch.testing.assert_close(grad, x.sum((0, 1)).expand_as(w), rtol=1e-4, atol=1e-3)

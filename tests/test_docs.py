@@ -10,7 +10,7 @@ import pytest
 from bench.__main__ import VERBS
 from bench.config import preset_names
 from bench.plugins import find
-from tests import commands_page
+from tests import commands_page, plugins_page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -154,6 +154,12 @@ def test_an_absent_command_is_noticed() -> None:
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
     assert commands_page.FILE.read_text() == commands_page.page(), (
         "write it anew: python -m tests.commands_page"
+    )
+
+
+def test_the_page_of_plugins_is_what_the_plugins_say() -> None:
+    assert plugins_page.FILE.read_text() == plugins_page.page(), (
+        "write it anew: python -m tests.plugins_page"
     )
 
 

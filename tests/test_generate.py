@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import store
 from bench.corpora import load
 from bench.generate import _sample
+from bench.plugins import find
 from tests.conftest import Outcome, Verb
 from tests.grids import rogue
 

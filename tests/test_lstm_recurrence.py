@@ -1,4 +1,4 @@
-"""The LSTM's autograd function: its written-out backward pass, and its large products."""
+"""The LSTM's autograd function: its written-out backward pass."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cells._lstm import Recurrence
-from cells._product import add_product, linear, product
+from tests.parts import part
+
+Recurrence = part("_lstm", "lstm_zoneout").Recurrence
 
 
 def normal(*shape: int) -> Tensor:
@@ -57,18 +58,3 @@ def test_gradients_of_the_recurrence(mode: str, outputs: str) -> None:
         for k, tensor in enumerate(inputs):
             tensor.requires_grad_(k in (0, 3) or state_needs_it)
         assert torch.autograd.gradcheck(outcome, inputs)
-
-
-def test_gradients_of_the_input_product() -> None:
-    inputs = [normal(*shape).requires_grad_() for shape in ((3, 2, 4), (5, 4), (5,))]
-    assert torch.autograd.gradcheck(linear, inputs)
-
-
-def test_large_products_in_float32_equal_torch() -> None:
-    a, b, base = normal(40, 300).float(), normal(300, 200).float(), normal(40, 200).float()
-    for left in (a, a.t().contiguous().t(), torch.cat([a, a], 1)[:, :300]):
-        for right in (b, b.t().contiguous().t(), torch.cat([b, b], 1)[:, :200]):
-            torch.testing.assert_close(product(left, right), a @ b, atol=1e-4, rtol=1e-4)
-            out = torch.empty_like(base)
-            assert add_product(base, left, right, out=out) is out
-            torch.testing.assert_close(out, base + a @ b, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,73 @@
+"""Query-reduction network: a query turned, step by step, into one that the input has answered.
+
+z_t = sigmoid(W_z (x_t * q) + b_z);  r_t = sigmoid(W_r (x_t * q) + b_r), 1 without reset;
+n_t = tanh(W_n [x_t; q] + b_n);      h_t = z_t * r_t * n_t + (1 - z_t) * h_{t-1}.
+
+z and r are one number each for all units (gate = scalar), or one for each unit (gate = vector).
+Rows of W: n, z, r (G rows for each gate, G = 1 or H). Shapes: weight_n [H,2I] (x's columns, then
+q's), weight_gates [G,I] or [2G,I], bias_n [H], bias_gates [G] or [2G], query [I]; state (h,),
+[B,H]. All uniform in +-1/sqrt(H), but b_z is -forget_bias, so that h is kept at first (2.5 in the
+paper), b_r is 0, and q is 1.
+
+Paper: Seo et al. 2017, arXiv 1606.04582.
+
+Differs from the paper: it answers questions, and there q is the question in the first layer and the
+layer below's h_t in the others, beside an x that all layers share. A language model asks one
+question forever, "which word comes next?", and a layer here is given one input: so q is learned,
+one vector a layer, and x is the layer below's output. The backward direction and the tying of
+layers are left out; its Xavier weights are the bench's uniform ones.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Noise, State
+
+from ._scan import scan
+from ._scan_linear import linear
+
+
+class Cell(nn.Module):
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        gate: Literal["scalar", "vector"] = "scalar",
+        reset: bool = False,
+        forget_bias: float = 2.5,
+    ) -> None:
+        super().__init__()
+        self.hidden_size, self.reset = hidden_size, reset
+        gate_size = hidden_size if gate == "vector" else 1
+        rows = gate_size * (1 + reset)
+        self.weight_n = nn.Parameter(torch.empty(hidden_size, 2 * input_size))
+        self.weight_gates = nn.Parameter(torch.empty(rows, input_size))
+        self.bias_n = nn.Parameter(torch.empty(hidden_size))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
+        self.bias_gates = nn.Parameter(torch.zeros(rows))
+        nn.init.constant_(self.bias_gates[:gate_size], -forget_bias)
+        self.query = nn.Parameter(torch.ones(input_size))
+
+    def initial_state(self, batch_size: int) -> State:
+        return (self.bias_n.new_zeros(batch_size, self.hidden_size),)
+
+    def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
+        # q is the same at every step, so it goes into the weights: one product for everything.
+        to_x, to_q = self.weight_n.chunk(2, dim=-1)
+        weight = torch.cat([to_x, self.weight_gates * self.query])
+        bias = torch.cat([torch.addmv(self.bias_n, to_q, self.query), self.bias_gates])
+        product = linear(x, weight, bias)
+        n = product[..., : self.hidden_size]
+        z, *r = product[..., self.hidden_size :].chunk(1 + self.reset, dim=-1)
+        taken = torch.sigmoid(z)
+        if r:
+            taken = taken * torch.sigmoid(r[0])
+        keep = torch.sigmoid(-z).expand_as(n)
+        h = scan(keep, taken * torch.tanh(n), state[0])
+        return h, (h[-1],)
