@@ -13,10 +13,10 @@ endif
 TEST_ENV := OMP_NUM_THREADS=1 $(if $(BENCH_DATA),BENCH_DATA='$(BENCH_DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint gpu-test golden clean
+.PHONY: help setup run test lint gpu-test plugins-smoke golden clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## the environment alone: .venv with the pinned set and the project
 
@@ -44,6 +44,9 @@ lint: setup  ## ruff and mypy
 
 gpu-test: setup  ## the tests that need a GPU
 	$(TEST_ENV) $(BIN)/python -m pytest -m gpu
+
+plugins-smoke: setup  ## one short training of every plugin: each must beat the unigram model
+	$(TEST_ENV) $(BIN)/python -m tests.plugins_smoke
 
 golden: setup  ## rewrite tests/golden.json, after a change of protocol
 	$(TEST_ENV) $(BIN)/python -m tests.golden

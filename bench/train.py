@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bench.config import FIELDS, Grid, canonical, make_trial
+from bench.config import FIELDS, Grid, canonical, expand
 from bench.config.grid import Block
 from bench.plugins.spelling import spell
 from bench.store import RUNS
@@ -37,9 +38,10 @@ def train(
     from bench.plugins import find
 
     given = {name: value for name, value in fields.items() if value is not None}
-    trial = make_trial(dict(given), find(plugins), "bench.train")
+    grid = Grid("train", (Block(given, {}, 1, "bench.train"),), where="bench.train")
+    (trial,) = expand(grid, find(plugins), data_dir).trials
     name = f"train-{hashlib.sha256(canonical(trial).encode()).hexdigest()[:8]}"
-    grid = Grid(name, (Block(given, {}, 1, "bench.train"),), where="bench.train")
+    grid = replace(grid, name=name)
     options = Options(
         results=results,
         data_dir=data_dir,
@@ -69,7 +71,9 @@ def _signature() -> inspect.Signature:
             help=f"{meanings[name][0].upper()}{meanings[name][1:]}. [default: {shown}]",
         )
         own[name] = (Annotated[str | None, option], None)
+    size = typer.Option(metavar="COUNT", help="In place of nhid: solve it for so many, as in 24M.")
     own |= {
+        "num_params": (Annotated[str | None, size], None),
         "results": (Annotated[Path, typer.Option(help="Folder of the records.")], Path("results")),
         "data_dir": (
             Annotated[

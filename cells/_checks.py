@@ -1,4 +1,4 @@
-"""Checks of hyper-parameters that several cells share: what they raise stops a grid at its start."""
+"""Checks of hyper-parameters, for all cells: what they raise stops a grid at its start."""
 
 from __future__ import annotations
 

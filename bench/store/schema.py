@@ -50,7 +50,12 @@ RUNS: tuple[Column, ...] = (
     _c("regularizer_hparams", "string", "JSON: every hyper-parameter, by regularizer name"),
     _c("cell_source", "string", "hash of the cell's source"),
     _c("regularizer_source", "string", "hash of the regularizers' source"),
-    _c("plugin_origin", "string", "where the plugins came from: tree, or the plugin folder", False),
+    _c(
+        "plugin_origin",
+        "string",
+        "where the plugins came from: tree, a folder, or a package and its version",
+        False,
+    ),
     _c("rep", "int32", "repetition index"),
     _c("seed", "int64", "seed derived from rep"),
     _c("nlayers", "int32", "recurrent layers"),
