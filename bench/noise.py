@@ -57,5 +57,5 @@ class SiteNoise:
         words = torch.empty((count + 1) // 2, dtype=torch.int64, device=w.device)
         words.random_(-(2**63), None, generator=generator)
         bits = words.view(torch.int32)[:count].view(shape)
-        kept = bits >= round(p * 2**32) - 2**31
+        kept = bits >= min(round(p * 2**32), 2**32 - 1) - 2**31
         return kept.to(w.dtype).mul_(1 / (1 - p))

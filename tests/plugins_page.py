@@ -12,8 +12,8 @@ FILE = Path(__file__).resolve().parent.parent / "docs" / "plugins.md"
 HEAD = """# Cells and regularizers
 
 Made by `python -m tests.plugins_page` from the files. `python -m bench.plugins show NAME` prints
-the formula, the shapes, what departs from the paper, and what was published. *Memory* marks the cells
-that hand over c at every step, which `tar_memory` needs.
+the formula, the shapes, what departs from the paper, and what was published. *Memory* marks the
+cells that hand over c at every step, which `tar_memory` needs.
 
 """
 
