@@ -16,8 +16,10 @@ Paper: Jing et al. 2017, arXiv 1612.05231.
 
 Differs: only the tunable form, not the one in the manner of the FFT; phi turns what enters a pair,
 as in the authors' code (turning what leaves it, that of the last factors would repeat omega); the
-state before the first window is 0. Angles uniform in +-pi, b 0 (linear at first), V uniform in
-+-1/sqrt(H). |z| is sqrt(|z|^2 + 1e-10), for a finite gradient at 0.
+state before the first window is 0. As in the authors' code the angles are uniform in +-pi, b 0
+(linear at first). V is that of cells/urnn.py, as of Glorot & Bengio, not uniform in +-0.01: SGD
+moves b by some hundredths in a few windows, and where |z| is less than that, b turns off every unit
+for good. |z| is sqrt(|z|^2 + 1e-10), for a finite gradient at 0.
 
 While b is 0 nothing fades: a state carried from window to window grows with the root of the steps
 behind it until b turns negative. The papers' sequences all begin anew.
@@ -49,7 +51,8 @@ class Cell(nn.Module):
         self.odd = nn.Parameter(torch.empty(capacity // 2, 2, (n - 1) // 2))
         self.omega = nn.Parameter(torch.empty(n))
         self.b = nn.Parameter(torch.zeros(n))
-        nn.init.uniform_(self.w_ih, -(hidden_size**-0.5), hidden_size**-0.5)
+        bound = math.sqrt(6 / (input_size + n))
+        nn.init.uniform_(self.w_ih, -bound, bound)
         for angles in (self.even, self.odd, self.omega):
             nn.init.uniform_(angles, -math.pi, math.pi)
 

@@ -124,7 +124,7 @@ def test_rhn_begins_with_the_transform_gate_nearly_closed(depth: int) -> None:
     torch.testing.assert_close(
         carried, torch.full_like(carried, 1 / (1 + math.exp(-2))), rtol=0, atol=0.01
     )
-    assert make("rhn", depth=depth).b[:, :H].abs().max() <= H**-0.5
+    assert not make("rhn", depth=depth).b[:, :H].any()
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -155,6 +155,22 @@ def test_nas_gradient_of_one_output_alone(output: int) -> None:
     for tensor in inputs:
         tensor.requires_grad_()
     assert torch.autograd.gradcheck(lambda *args: Tree.apply(*args)[output], tuple(inputs))
+
+
+@pytest.mark.parametrize("hidden_size", [30, 300])
+@pytest.mark.parametrize(
+    ("name", "hparams"),
+    [("nas", {}), ("rhn", {}), ("rhn", {"depth": 10}), ("rhn", {"depth": 1, "transform_bias": 0})],
+)
+def test_a_layer_passes_small_inputs_on(
+    name: str, hparams: dict[str, Any], hidden_size: int
+) -> None:
+    """At first a step has as much of its input as a plain tanh RNN: a third of its square."""
+    torch.manual_seed(1)
+    cell = load_class(CELLS[name])(hidden_size, hidden_size, **hparams).double()
+    x = 1e-3 * random(1, 50, hidden_size)
+    raw = cell(x, cell.initial_state(50), None)[0]
+    assert 0.28 < (raw.square().mean() / x.square().mean()) < 0.39
 
 
 def test_nas_multiplies_in_one_block() -> None:

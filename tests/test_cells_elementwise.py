@@ -19,7 +19,7 @@ from tests.oracles.elementwise import sru
 NAMES = ("qrnn", "sru", "mingru", "minlstm", "t_rnn", "t_gru", "t_lstm", "qrn")
 EXTRA: dict[str, list[dict[str, Any]]] = {
     "qrnn": [{"window": 1}, {"window": 3}, {"zoneout": 0.0}],
-    "qrn": [{"gate": "vector", "reset": True}],
+    "qrn": [{"gate": "scalar", "reset": True}],
 }
 CASES = [
     pytest.param(name, hparams, id=f"{name}:{hparams}")
@@ -95,7 +95,7 @@ def test_defaults_are_the_papers() -> None:
     assert defaults("qrnn") == {"window": 2, "pooling": "fo", "zoneout": 0.1}
     assert defaults("sru") == {"v": True, "highway_bias": 0.0}
     assert defaults("minlstm") == {"candidate": "positive", "forget_bias": 0.0}
-    assert defaults("qrn") == {"gate": "scalar", "reset": False, "forget_bias": 2.5}
+    assert defaults("qrn") == {"gate": "vector", "reset": False, "forget_bias": 0.0}
 
 
 def test_sru_without_v_is_sru_with_v_zero() -> None:
@@ -224,18 +224,19 @@ def kept_share(cell: Any, x: Tensor) -> Tensor:
 
 def test_qrn_gates() -> None:
     x = inputs(B, I)
-    shared = kept_share(build("qrn"), x)
+    shared = kept_share(build("qrn", gate="scalar"), x)
     torch.testing.assert_close(shared, shared[:, :1].expand_as(shared), rtol=0, atol=1e-12)
     own = kept_share(build("qrn", gate="vector"), x)
     assert (own - own[:, :1]).abs()[:, 1:].min() > 0
     for gate in ("scalar", "vector"):
-        still = kept_share(build("qrn", gate=gate), torch.zeros(1, I).double())
+        cell = build("qrn", gate=gate, forget_bias=2.5)
+        still = kept_share(cell, torch.zeros(1, I).double())
         expected = torch.full_like(still, 1 / (1 + math.exp(-2.5)))
         torch.testing.assert_close(still, expected, rtol=0, atol=1e-12)
 
 
 def test_qrn_reset_gate_weakens_what_is_new() -> None:
-    plain, reset = build("qrn"), build("qrn", reset=True)
+    plain, reset = (build("qrn", gate="scalar", reset=reset) for reset in (False, True))
     with torch.no_grad():
         for name, parameter in plain.named_parameters():
             theirs = dict(reset.named_parameters())[name]

@@ -157,6 +157,17 @@ class Matrix(nn.Module):
         return self.cell.matrix()
 
 
+@pytest.mark.parametrize("name", ["urnn", "eunn"])
+@pytest.mark.parametrize("hidden_size", [40, 400])
+def test_input_is_not_lost_in_the_first_step(name: str, hidden_size: int) -> None:
+    """A small V would let modReLU turn off all units: each has about the input's own size."""
+    torch.manual_seed(1)
+    cell = load_class(CELLS[name])(hidden_size, hidden_size).double()
+    x = random(1, 50, hidden_size)
+    raw, _ = cell(x, cell.initial_state(50), None)
+    assert 0.9 < raw.std() / x.std() < 1.4
+
+
 def test_urnn_keeps_its_permutation_with_its_weights() -> None:
     one, other = make("urnn", 40), make("urnn", 40, seed=2)
     assert sorted(one.permutation.tolist()) == list(range(20))

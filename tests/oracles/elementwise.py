@@ -142,7 +142,7 @@ def qrn(cell: nn.Module, x: Tensor, state: State, noise: Noise | None) -> tuple[
     raw = []
     for step in x:
         z = sigmoid((step * q) @ w_z.T + b_z)
-        n = tanh(torch.cat([step, q.expand_as(step)], dim=1) @ w_n.T + b_n)
+        n = tanh(step @ w_n.T + b_n)
         r = sigmoid((step * q) @ w_r[0].T + b_r[0]) if w_r else torch.ones_like(z)
         h = z * r * n + (1 - z) * h
         raw.append(h)
