@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from bench.api import Noise, State
 
 from ._checks import at_least
-from ._scan_linear import linear
+from ._product import linear
 from ._unitary import Evolution, phases, real, units
 
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from bench.api import Noise, State
 
+from ._product import linear
 from ._scan import scan
-from ._scan_linear import linear
 
 
 class Cell(nn.Module):

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from bench.api import Noise, State
 
 from ._checks import at_least, rates
+from ._product import linear
 from ._rhn import Highway
-from ._scan_linear import linear
 
 
 class Cell(nn.Module):
