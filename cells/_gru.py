@@ -26,15 +26,14 @@ def gru(
     b_hh: Tensor,
     *,
     mask: Tensor | None = None,
-    new: Tensor | float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Returns raw [T,B,H] and the last state [B,H].
+    new: Tensor | None = None,
+) -> Tensor:
+    """Returns raw [T,B,H].
 
     gates_x: [T,B,3H], W_ih x + b_ih. h: [B,H]. w_hh: [3H,H]. b_hh: [3H]. Gate order r, z, n.
     mask: multiplies h_{t-1} where it enters the recurrent products, not where z carries it over;
         [B,H] for all gates or [3,B,H] with one for each.
-    new: how much of the step is taken: [T,B,H] of 0 (h stays as it was) and 1, or their
-        expectation as a float; None: all of it.
+    new: [T,B,H], how much of the step is taken: 0, h stays as it was, to 1; None: all of it.
     """
     return _GRU.apply(gates_x, h, w_hh, b_hh, mask, new)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -48,8 +47,8 @@ class _GRU(torch.autograd.Function):
         w_hh: Tensor,
         b_hh: Tensor,
         mask: Tensor | None,
-        new: Tensor | float | None,
-    ) -> tuple[Tensor, Tensor]:
+        new: Tensor | None,
+    ) -> Tensor:
         steps, columns, size = gates_x.shape[0], h.shape[0], h.shape[1]
         states = h.new_empty(steps + 1, columns, size)
         states[0] = h
@@ -70,6 +69,7 @@ class _GRU(torch.autograd.Function):
         )
         transposed = w_hh.t()
         h_at, n_at, into = states.unbind(), n.unbind(), entering.unbind()
+        new_at = None if new is None else new.unbind()
         for t, gate in enumerate(gates.unbind()):
             if mask is not None:
                 torch.mul(h_at[t], mask, out=into[t])
@@ -87,25 +87,15 @@ class _GRU(torch.autograd.Function):
             rz[t].add_(x_rz[t]).sigmoid_()
             torch.addcmul(x_n[t], r[t], w_n_h[t], out=n_at[t]).tanh_()
             torch.lerp(n_at[t], h_at[t], z[t], out=h_at[t + 1])
-            if isinstance(new, Tensor):
-                torch.lerp(h_at[t], h_at[t + 1], new[t], out=h_at[t + 1])
-            elif new is not None:
-                torch.lerp(h_at[t], h_at[t + 1], new, out=h_at[t + 1])
-        ctx.set_materialize_grads(False)
-        ctx.new = None if isinstance(new, Tensor) else new
-        new_at = new if isinstance(new, Tensor) else None
-        ctx.save_for_backward(states, gates, n, entering, w_hh, mask, new_at)
-        return states[1:], states[-1].clone()
+            if new_at is not None:
+                torch.lerp(h_at[t], h_at[t + 1], new_at[t], out=h_at[t + 1])
+        ctx.save_for_backward(states, gates, n, entering, w_hh, mask, new)
+        return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_raw: Tensor | None, grad_last: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        if grad_raw is None and grad_last is None:
-            return (None,) * 6
-        states, gates, n, entering, w_hh, mask, new_at = ctx.saved_tensors
-        new = ctx.new if new_at is None else new_at
+    def backward(ctx: Any, grad_raw: Tensor) -> tuple[Tensor | None, ...]:
+        states, gates, n, entering, w_hh, mask, new = ctx.saved_tensors
         steps, columns, size = n.shape
         r, z, w_n_h = gates.chunk(3, -1)
 
@@ -119,9 +109,7 @@ class _GRU(torch.autograd.Function):
         torch.mul(to_product * w_n_h, 1 - r, out=to_r)
         torch.mul(taken * z, states[:-1] - n, out=to_z)
 
-        grad_h = torch.zeros_like(n) if grad_raw is None else grad_raw.clone()
-        if grad_last is not None:
-            grad_h[-1] += grad_last
+        grad_h = grad_raw.clone()
         grad_gates = torch.empty_like(gates)
         split = (steps, columns, 3, size)
         grad_h_at, grad_at = grad_h.unbind(), grad_gates.unbind()

@@ -6,7 +6,6 @@ A `Norm` is a pair of functions for one time step, for loops that autograd does 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -95,18 +94,3 @@ class BatchNormSteps(Function):
         grads = [OVER_BATCH.backward(d, s, gain, m, r, [True] * 3) for d, s, m, r in steps]
         dx, dgain, dbias = (torch.stack(each) for each in zip(*grads, strict=True))
         return dx, dgain.sum(0), dbias.sum(0)
-
-
-def finite(**values: float) -> None:
-    """Raises ValueError unless each value is finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, but is {value}")
-
-
-def above_zero(**values: float) -> None:
-    """Raises ValueError unless each value is finite and above 0."""
-    finite(**values)
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} must be above 0, but is {value}")

@@ -18,8 +18,9 @@ class NormLSTM(Function):
     h_t = o * tanh(N(c_t; gain_c, bias_c)).
 
     term [T,B,4H] in the order i, f, g, o, h and c [B,H], w_hh [4H,H], gain_hh [4H], gain_c and
-    bias_c [H], norm -> raw [T,B,H], the raw c_t [T,B,H], and what each step was normalised with:
-    mean and rstd of W_hh h, mean and rstd of c, stacked over time, without a gradient.
+    bias_c [H], norm -> the h_t and the c_t (not normalised), each [T,B,H], and what each step was
+    normalised with: mean and rstd of W_hh h, mean and rstd of c, stacked over time, without a
+    gradient.
     """
 
     @staticmethod
@@ -36,7 +37,7 @@ class NormLSTM(Function):
     ) -> tuple[Tensor, ...]:
         size = h.shape[1]
         gates = torch.empty_like(term)
-        memory, squashed, raw = term.new_empty(3, *term.shape[:2], size).unbind()
+        memory, squashed, raw = (term.new_empty(*term.shape[:2], size) for _ in range(3))
         h_0, c_0, w = h, c, w_hh.t().contiguous()
         products, stats = [], []
         for t, gate in enumerate(gates.unbind()):

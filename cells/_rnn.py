@@ -1,7 +1,7 @@
 """The recurrence of simple RNNs, h_t = act(x_t + W_hh (mask * h_{t-1})), its gradient written out.
 
 Each activation's derivative can be read from its value, so h is all that has to be kept: two calls
-a step forward (modReLU: five), two backward, and one product for the gradient of W_hh.
+a step forward (modReLU: six), two backward, and one product for the gradient of W_hh.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def rnn(
     *,
     mask: Tensor | None = None,
     threshold: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Returns raw [T,B,H] and the last state [B,H].
+) -> Tensor:
+    """Returns raw [T,B,H].
 
     inputs: [T,B,H], W_ih x plus the biases. h: [B,H]. w_hh: [H,H].
     mask: [B,H], multiplies h_{t-1} in the recurrent product.
@@ -46,7 +46,7 @@ class _RNN(torch.autograd.Function):
         act: Act,
         mask: Tensor | None,
         threshold: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         states = h.new_empty(inputs.shape[0] + 1, *h.shape)
         states[0] = h
         entering = states[:-1] if mask is None else torch.empty_like(states[:-1])
@@ -62,18 +62,13 @@ class _RNN(torch.autograd.Function):
                 assert threshold is not None
                 sign = after.sign()
                 after.abs_().add_(threshold).clamp_min_(0).mul_(sign)
-        ctx.set_materialize_grads(False)
         ctx.act = act
         ctx.save_for_backward(states, entering, w_hh, mask)
-        return states[1:], states[-1].clone()
+        return states[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_raw: Tensor | None, grad_last: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        if grad_raw is None and grad_last is None:
-            return (None,) * 6
+    def backward(ctx: Any, grad_raw: Tensor) -> tuple[Tensor | None, ...]:
         states, entering, w_hh, mask = ctx.saved_tensors
         raw = states[1:]
         if ctx.act == "tanh":
@@ -82,9 +77,7 @@ class _RNN(torch.autograd.Function):
             slope = (raw != 0).to(raw.dtype)
 
         # From the gradients of h, step by step backward, to those of the pre-activations.
-        grad = torch.zeros_like(raw) if grad_raw is None else grad_raw.clone()
-        if grad_last is not None:
-            grad[-1] += grad_last
+        grad = grad_raw.clone()
         grad_at, slope_at = grad.unbind(), slope.unbind()
         first: Tensor | None = None
         for t in reversed(range(len(grad_at))):

@@ -12,9 +12,9 @@ Gate order: r, z, n. Shapes: W_ih [3H,I], W_hh [3H,H], gain_ih and gain_hh [3H],
 Paper: Ba, Kiros & Hinton 2016, arXiv 1607.06450.
 
 Formula, groups and 1e-5 are those of the paper and its authors' code; z keeps h_{t-1}, as in that
-code and in the gru cell. They give both products of r and z a bias; only the sum matters, so here
-it is one. They draw the weights otherwise (orthogonal W_hh); their scale does not matter to the
-output.
+code and in the gru cell, where the paper writes z and 1 - z the other way round. They give both
+products of r and z a bias; only the sum matters, so here it is one. They draw the weights otherwise
+(orthogonal W_hh); but for the 1e-5 their scale does not matter to the output.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ Gate order: r, z, n (torch's). Shapes: W_ih [3H,I], W_hh [3H,H], both biases [3H
 Paper: Gal & Ghahramani 2016, arXiv 1512.05287.
 
 Differs from the paper: a GRU's reset gate here acts after the recurrent product, as in cuDNN. A
-window of truncated backpropagation is one sequence: the next one has another mask. Masks on the
-inputs of layers are the stack's (`dropouti`, `dropouth`, `dropout`). The default rate, of the
-recurrent connections, is that of the paper's large LSTM.
+window of truncated backpropagation is one sequence; the next has another mask. Masks on the inputs
+of layers are the stack's (`dropouti`, `dropouth`, `dropout`), for all gates alike; untied, the
+paper draws one for each gate there too. The default rate, of the recurrent connections, is that of
+the paper's large LSTM.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ class Cell(nn.Module):
         mask = None
         if noise is not None and self.p > 0:
             shape = (3, *h.shape) if self.untied else tuple(h.shape)
-            mask = noise.mask("h", shape, self.p)
-        gates_x = linear(x, w_ih, b_ih)
-        raw, last = gru(gates_x, h, w_hh, b_hh, mask=mask)
-        return raw, (last,)
+            mask = noise.mask("recurrent", shape, self.p)
+        raw = gru(linear(x, w_ih, b_ih), h, w_hh, b_hh, mask=mask)
+        return raw, (raw[-1],)

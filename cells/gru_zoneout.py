@@ -24,6 +24,7 @@ from bench.api import Noise, State
 from ._checks import rates
 from ._gru import gru
 from ._product import linear
+from ._zoneout import share_of_new
 
 
 class Cell(nn.Module):
@@ -39,11 +40,6 @@ class Cell(nn.Module):
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
         (h,) = state
         w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
-        new: Tensor | float | None = None
-        if self.zh > 0:
-            new = 1 - self.zh
-            if noise is not None:  # the mask's 1/(1-zh) has no place here: 0 or 1
-                new = noise.mask("h", (len(x), *h.shape), self.zh).sign()
-        gates_x = linear(x, w_ih, b_ih)
-        raw, last = gru(gates_x, h, w_hh, b_hh, new=new)
-        return raw, (last,)
+        new = share_of_new("zoneout h", (len(x), *h.shape), self.zh, noise, x)
+        raw = gru(linear(x, w_ih, b_ih), h, w_hh, b_hh, new=new)
+        return raw, (raw[-1],)

@@ -13,7 +13,9 @@ Paper: Ba, Kiros & Hinton 2016, arXiv 1607.06450.
 
 Formula, groups and 1e-5 are those of the paper and its authors' code. They give both products a
 bias besides b; only the sum of the three matters, so here it is one. They draw the weights
-otherwise (orthogonal W_hh); their scale does not matter to the output.
+otherwise (orthogonal W_hh); but for the 1e-5 their scale does not matter to the output. Over very
+long windows gradients grow: the largest, of mean(h^2) at 64 units and 20 columns, is about
+0.1 at T = 150 and above 5 at T = 300; at bptt 35 to 70 that is harmless.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 
 from bench.api import Noise, State
 
-from ._norm import EPSILON, OVER_UNITS, finite
+from ._checks import finite
+from ._norm import EPSILON, OVER_UNITS
 from ._norm_lstm import NormLSTM
 from ._product import linear
 

@@ -10,12 +10,13 @@ Gate order: i, f, g, o (torch's). Shapes: W_ih [4H,I], W_hh and M [4H,H], both b
 
 Paper: Merity, Keskar & Socher 2017, arXiv 1708.02182. The default is that of its PTB model.
 
-This is the cell alone; the rest of AWD-LSTM (dropout of words, locked dropout between layers,
-averaged SGD, windows of varying length) is no part of it. The kernel gives no c but the last, so
-there is no memory.
+This is the cell alone. The rest of AWD-LSTM is fields of the trial: `dropoute` (dropout of words),
+`locked` (one mask a window between layers), `optimizer` nt-asgd (averaged SGD), `variable_bptt`
+(windows of varying length). The kernel gives no c but the last, so there is no memory.
 
-Published: PTB perplexity, validation / test: 60.7 / 58.8 for the whole of AWD-LSTM without
-fine-tuning; weight drop alone 78.82 / 75.71 at 2 x 650 units, as run for the flipout paper.
+Published: perplexity, validation / test, of the whole of AWD-LSTM without fine-tuning: PTB 60.7 /
+58.8, WikiText-2 69.1 / 66.0; with it 60.0 / 57.3 and 68.6 / 65.8. Weight drop alone, PTB: 78.82 /
+75.71 at 2 x 650 units, as run for the flipout paper.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from bench.api import Noise, State
 
+from ._checks import between
 from ._product import linear
 from ._scan import average
 from ._scan_positive import positive
@@ -41,6 +42,7 @@ class Cell(nn.Module):
         forget_bias: float = 0.0,
     ) -> None:
         super().__init__()
+        between(-80, 80, forget_bias=forget_bias)
         self.candidate = candidate
         self.weight = nn.Parameter(torch.empty(3 * hidden_size, input_size))
         self.bias = nn.Parameter(torch.empty(3 * hidden_size))

@@ -38,6 +38,7 @@ from ._checks import at_least, rates
 from ._product import linear
 from ._scan import average, scan
 from ._scan_window import windows
+from ._zoneout import share_of_new
 
 
 class Cell(nn.Module):
@@ -77,16 +78,10 @@ class Cell(nn.Module):
         z, f, *gates = linear(x, self.weight, self.bias).chunk(1 + len(self.pooling), dim=-1)
         z, f = torch.tanh(z), torch.sigmoid(f)
         take = torch.sigmoid(gates[1]) if self.pooling == "ifo" else None
-        if self.zoneout > 0:
-            keep = self._keep(z, noise)
-            f = torch.addcmul(1 - keep, keep, f)  # 1 where the channel is zoned out
-            take = None if take is None else take * keep
+        new = share_of_new("zoneout c", tuple(z.shape), self.zoneout, noise, z)
+        if new is not None:
+            f = torch.addcmul(1 - new, new, f)  # 1 where the channel is zoned out
+            take = None if take is None else take * new
         c = average(f, z, state[0]) if take is None else scan(f, take * z, state[0])
         raw = c if self.pooling == "f" else torch.sigmoid(gates[0]) * c
         return raw, (c[-1], *last), c
-
-    def _keep(self, like: Tensor, noise: Noise | None) -> Tensor:
-        if noise is None:
-            return like.new_full((), 1 - self.zoneout)
-        # Times 1 - zoneout, because zoneout does not rescale.
-        return noise.mask("zoneout", tuple(like.shape), self.zoneout) * (1 - self.zoneout)

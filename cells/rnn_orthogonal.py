@@ -60,8 +60,8 @@ class Cell(nn.Module):
             inputs, threshold = linear(x, self.weight_ih, self.bias), None
         else:
             inputs, threshold = linear(x, self.weight_ih), self.bias
-        raw, last = rnn(inputs, state[0], self.recurrent(), self.act, threshold=threshold)
-        return raw, (last,)
+        raw = rnn(inputs, state[0], self.recurrent(), self.act, threshold=threshold)
+        return raw, (raw[-1],)
 
     def recurrent(self) -> Tensor:
         """Returns Q [H,H]."""

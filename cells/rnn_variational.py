@@ -8,7 +8,7 @@ initial draws are those of the cell `rnn_tanh`.
 
 Paper: Gal & Ghahramani 2016, arXiv 1512.05287.
 
-Differs from the paper: a window of truncated backpropagation is one sequence: the next one has
+Differs from the paper: a window of truncated backpropagation is one sequence; the next has
 another mask. Masks on the inputs of layers are the stack's (`dropouti`, `dropouth`, `dropout`).
 The default rate, of the recurrent connections, is that of the paper's large LSTM.
 """
@@ -39,7 +39,7 @@ class Cell(nn.Module):
         w_ih, w_hh, b_ih, b_hh = self.rnn.parameters()
         mask = None
         if noise is not None and self.p > 0:
-            mask = noise.mask("h", tuple(h.shape), self.p)
+            mask = noise.mask("recurrent", tuple(h.shape), self.p)
         inputs = linear(x, w_ih, b_ih + b_hh)
-        raw, last = rnn(inputs, h, w_hh, "tanh", mask=mask)
-        return raw, (last,)
+        raw = rnn(inputs, h, w_hh, "tanh", mask=mask)
+        return raw, (raw[-1],)

@@ -1,10 +1,10 @@
 """Simple recurrent unit: an LSTM without recurrent matrices, and a highway past each layer.
 
 f_t = sigmoid(W_f x_t + v_f * c_{t-1} + b_f);   c_t = f_t * c_{t-1} + (1 - f_t) * (W x_t);
-r_t = sigmoid(W_r x_t + v_r * c_{t-1} + b_r);   h_t = r_t * c_t + (1 - r_t) * alpha * x_t,
-alpha = sqrt(1 + 2 exp(highway_bias)). With v = false there are no v_f, v_r (the paper's first
-version): the gates read x alone. If I is not H, W_x x_t stands in the place of alpha * x_t, with
-alpha in W_x's initial weights.
+r_t = sigmoid(W_r x_t + v_r * c_{t-1} + b_r);   h_t = r_t * c_t + (1 - r_t) * scale * x_t,
+scale = sqrt(1 + 2 exp(highway_bias)). With v = false there are no v_f, v_r (the paper's first
+version): the gates read x alone. If I is not H, W_x x_t stands in the place of scale * x_t, with
+scale in W_x's initial weights.
 
 Gate order: W, W_f, W_r, W_x. Shapes: weight [3H,I], or [4H,I] if I is not H; bias [2H] (f, r),
 v [2H] (f, r); state (c,), [B,H]. Memory: c. Initial weights as in the paper and the authors' code:
@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from bench.api import Noise, State
 
+from ._checks import between
 from ._product import linear
 from ._scan import average, backward_states
 
@@ -40,8 +41,9 @@ class Cell(nn.Module):
         self, input_size: int, hidden_size: int, *, v: bool = True, highway_bias: float = 0.0
     ) -> None:
         super().__init__()
+        between(-80, 80, highway_bias=highway_bias)  # exp(80) is finite in float32
         self.hidden_size = hidden_size
-        self.alpha = math.sqrt(1 + 2 * math.exp(highway_bias))
+        self.scale = math.sqrt(1 + 2 * math.exp(highway_bias))
         self.projects = input_size != hidden_size
         self.weight = nn.Parameter(torch.empty((3 + self.projects) * hidden_size, input_size))
         self.bias = nn.Parameter(torch.zeros(2 * hidden_size))
@@ -50,7 +52,7 @@ class Cell(nn.Module):
         gates = slice(hidden_size, 3 * hidden_size)
         with torch.no_grad():
             self.weight.uniform_(-reach, reach)
-            self.weight[3 * hidden_size :] *= self.alpha
+            self.weight[3 * hidden_size :] *= self.scale
             self.bias[hidden_size:] = highway_bias
             if self.v is not None:
                 self.weight[gates] *= math.sqrt(0.5)
@@ -70,7 +72,7 @@ class Cell(nn.Module):
             v_f, v_r = self.v.chunk(2)
             c = _Peephole.apply(z, f + b_f, v_f, c0)  # type: ignore[no-untyped-call]
             r = torch.addcmul(r, v_r, torch.cat([c0.unsqueeze(0), c[:-1]]))
-        highway = skip[0] if skip else x * self.alpha
+        highway = skip[0] if skip else x * self.scale
         return torch.lerp(highway, c, torch.sigmoid(r)), (c[-1],), c
 
 

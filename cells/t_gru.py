@@ -8,8 +8,8 @@ bias [3H]; state (h, last_x), [B,H] and [B,I]. All uniform in +-1/sqrt(H).
 
 Paper: Balduzzi & Ghifary 2016, arXiv 1602.02218.
 
-Differs from the paper: it leaves the function of o open (tau), which is tanh here; its initial
-weights are not given. The input before the first is zero.
+Not checked against the paper's own text: that the function of o, there written tau, is tanh, and
+how the weights start. The input before the first is zero.
 """
 
 from __future__ import annotations

@@ -9,9 +9,12 @@ Paper: Krueger and Memisevic 2016, arXiv 1511.08400.
 The paper's beta is 50, for characters; on words of Penn Treebank 10 was the better of 1 and 10 in a
 small public trial (Element-Research/rnn, PR 236), and is the default. The norm is that of a whole
 layer, so the penalty grows with H. The paper counts the step from the initial state as well; here
-the state is carried, and the step across two windows is left out, as in TAR.
-`of=dropped`
-takes the output after dropout, `layers=all` the mean over the layers.
+the state is carried, and the step across two windows is left out, as in TAR. `of=dropped` takes
+the output after dropout, `layers=all` the mean over the layers.
+
+Published: character-level Penn Treebank, bits per character, validation / test: 1.459 / 1.352 with
+it, 1.466 / 1.356 without. On words, perplexity of a small LSTM in the public trial: 125 without it,
+124 at beta 1, 122 at beta 10.
 """
 
 from __future__ import annotations

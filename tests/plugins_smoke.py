@@ -43,6 +43,11 @@ def trials() -> Iterator[tuple[str, Trial]]:
 
 
 def main(names: list[str]) -> int:
+    registry = find()
+    unknown = {name for name in names if not any(name in found for found in registry.values())}
+    if unknown:
+        print(f"no plugin is called {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
     failed = 0
     for what, trial in trials():
         if names and what.split()[1] not in names:

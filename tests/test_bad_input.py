@@ -47,6 +47,7 @@ def grid(verb: Verb, tmp_path: Path) -> Path:
         (["--set", "nhid"], "--set nhid: write FIELD=VALUE[,VALUE…]"),
         (["--set", "nhiddd=3"], "--set nhiddd: a trial has no such field. Did you mean nhid?"),
         (["--set", "zoneout=0.5"], "--set zoneout: a trial has no such field. "),
+        (["--set", "variable_bptt=true", "--set", "bptt=9"], "tiny.yaml: variable_bptt needs a bp"),
         (["--set", "locked=perhaps"], "tiny.yaml: locked: perhaps: input should be a valid bool"),
         (["--set", "dropoute=1"], "tiny.yaml: dropoute: 1: input should be less than 1"),
         (["--set", "objective=augmented:tou=3"], "has no hyper-parameter 'tou'. Did you mean tau"),

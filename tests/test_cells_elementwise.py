@@ -121,13 +121,13 @@ def test_sru_of_equal_sizes_equals_its_loop(v: bool) -> None:
 @pytest.mark.parametrize("highway_bias", [0.0, -3.0])
 def test_sru_highway(highway_bias: float) -> None:
     cell = build("sru", H, highway_bias=highway_bias)
-    alpha = math.sqrt(1 + 2 * math.exp(highway_bias))
+    scale = math.sqrt(1 + 2 * math.exp(highway_bias))
     assert cell.weight.shape[0] == 3 * H
     assert (cell.bias[H:] == highway_bias).all() and (cell.bias[:H] == 0).all()
     x, state = inputs(T, B, H), state_of(cell)
     with torch.no_grad():
         cell.bias[H:] = -1e4  # r = 0
-    torch.testing.assert_close(cell(x, state, None)[0], alpha * x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(cell(x, state, None)[0], scale * x, rtol=0, atol=1e-12)
     with torch.no_grad():
         cell.bias[H:] = 1e4  # r = 1
     raw, _, c = cell(x, state, None)
@@ -143,6 +143,19 @@ def test_sru_initial_weights() -> None:
     plain = build("sru", 300, 200, v=False)
     variances = [float(w.detach().var()) * 300 for w in plain.weight.chunk(4)]
     assert variances == pytest.approx([1, 1, 1, 3], rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "hparam"), [("sru", "highway_bias"), ("minlstm", "forget_bias")])
+def test_biases_have_bounds(name: str, hparam: str) -> None:
+    given: dict[str, Any] = {}
+    for given[hparam] in (80.5, -81.0, 1e4, float("inf"), float("nan")):
+        line = f"{hparam} must be between -80 and 80, but is {given[hparam]}"
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            build(name, **given)
+    for given[hparam] in (80.0, -80.0):
+        cell = load_class(CELLS[name])(H, H, **given)
+        raw, *_ = cell(torch.randn(T, B, H), cell.initial_state(B), None)
+        assert all(torch.isfinite(t).all() for t in (raw, *cell.parameters()))
 
 
 def test_minlstm_gates_add_up_to_one() -> None:

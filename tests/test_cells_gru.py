@@ -163,6 +163,30 @@ def test_zoneout_evaluates_with_its_expectation() -> None:
     assert torch.all((noisy.mean(0) - expected.mean(0)).abs() < 5 * error)
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        [("lstm_variational", {"p": 0.4}), ("gru_variational", {"p": 0.4}),
+         ("rnn_variational", {"p": 0.4})],
+        [("lstm_zoneout", {"zc": 0.0, "zh": 0.4}), ("gru_zoneout", {"zh": 0.4})],
+        [("lstm_zoneout", {"zc": 0.4, "zh": 0.0}), ("qrnn", {"zoneout": 0.4})],
+    ],
+)  # fmt: skip
+def test_equal_noise_has_equal_names(spellings: list[tuple[str, dict[str, Any]]]) -> None:
+    """So that the cells, trained in one repetition, share its draws."""
+    asked = []
+
+    class Listening:
+        def mask(self, name: str, shape: tuple[int, ...], p: float) -> Tensor:
+            asked.append((name, shape, p))
+            return noise().mask(name, shape, p)
+
+    for name, hparams in spellings:
+        cell = make(name, **hparams)
+        cell(values(T, B, I), cell.initial_state(B), Listening())
+    assert len(asked) == len(spellings) and len(set(asked)) == 1, asked
+
+
 def some(mask: str, new: str) -> dict[str, Any]:
     """Returns the arguments of one mode of `gru`."""
     masks = {"none": None, "tied": (2, 4), "untied": (3, 2, 4)}
@@ -173,7 +197,7 @@ def some(mask: str, new: str) -> dict[str, Any]:
     if new == "drawn":
         chosen["new"] = (values(3, 2, 4, seed=5) > 0).double()
     elif new == "expected":
-        chosen["new"] = 0.7
+        chosen["new"] = torch.tensor(0.7).double().expand(3, 2, 4)
     return chosen
 
 
@@ -187,10 +211,10 @@ def test_gradients_of_the_loop(mask: str, new: str) -> None:
     assert torch.autograd.gradcheck(lambda *given: gru(*given, **mode), inputs)
     # A state that needs no gradient (the usual case in training) changes no other gradient.
     weight = values(3, 2, 4, seed=6)
-    whole = torch.autograd.grad((gru(*inputs, **mode)[0] * weight).sum(), inputs)
+    whole = torch.autograd.grad((gru(*inputs, **mode) * weight).sum(), inputs)
     inputs[1] = inputs[1].detach()
     rest = torch.autograd.grad(
-        (gru(*inputs, **mode)[0] * weight).sum(), [inputs[0], inputs[2], inputs[3]]
+        (gru(*inputs, **mode) * weight).sum(), [inputs[0], inputs[2], inputs[3]]
     )
     for one, other in zip((whole[0], whole[2], whole[3]), rest, strict=True):
         assert torch.equal(one, other)

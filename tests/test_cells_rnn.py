@@ -201,7 +201,7 @@ def test_float32_is_orthogonal_at_full_size() -> None:
 
 def test_modrelu_shrinks_by_its_threshold_and_keeps_the_sign() -> None:
     a = torch.tensor([[-3.0, -1.0, -0.5, 0.5, 1.0, 3.0]], dtype=torch.float64)
-    raw, _ = rnn(a[None], zeros(1, 6), zeros(6, 6), "modrelu", threshold=zeros(6) - 1)
+    raw = rnn(a[None], zeros(1, 6), zeros(6, 6), "modrelu", threshold=zeros(6) - 1)
     assert raw[0, 0].tolist() == [-2.0, 0.0, 0.0, 0.0, 0.0, 2.0]
 
 
@@ -227,17 +227,18 @@ def test_gradients_of_the_loop(act: Literal["tanh", "modrelu"], masked: bool) ->
     if act == "modrelu":
         inputs.append(values(H, seed=5) / 4)
 
-    def loop(x: Tensor, h: Tensor, w: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return rnn(x, h, w, act, mask=mask, threshold=b)
+    def loop(x: Tensor, h: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        raw: Tensor = rnn(x, h, w, act, mask=mask, threshold=b)
+        return raw
 
     for tensor in inputs:
         tensor.requires_grad_()
     assert torch.autograd.gradcheck(loop, inputs)
     # A state that needs no gradient (the usual case in training) changes no other gradient.
     weight = values(T, B, H, seed=6)
-    whole = torch.autograd.grad((loop(*inputs)[0] * weight).sum(), inputs)
+    whole = torch.autograd.grad((loop(*inputs) * weight).sum(), inputs)
     inputs[1] = inputs[1].detach()
-    rest = torch.autograd.grad((loop(*inputs)[0] * weight).sum(), [inputs[0], *inputs[2:]])
+    rest = torch.autograd.grad((loop(*inputs) * weight).sum(), [inputs[0], *inputs[2:]])
     for one, other in zip((whole[0], *whole[2:]), rest, strict=True):
         assert torch.equal(one, other)
 

@@ -87,7 +87,7 @@ def test_tar_memory_is_skipped_where_there_is_no_memory() -> None:
         load_grid("quick"), [f"cell={','.join(cells)}", "regularizer=none,tar_memory", "nhid=8"]
     )
     expansion = expand(made_grid, find())
-    trained = {t.cell.split(":")[0] for t in expansion.trials if t.regularizer == "tar_memory"}
+    trained = {t.cell.split(":")[0] for t in expansion.trials if t.regularizer != "none"}
     assert trained == {name for name, has in cells.items() if has}
     reasons = {cell: why for (cell, _, why) in expansion.skipped}
     assert reasons["lstm"] == "tar_memory needs memory, which lstm does not give"

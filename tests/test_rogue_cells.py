@@ -102,6 +102,15 @@ class NeedsNoiseInTraining(Fair):
         return raw, state
 
 
+@rogue("asks_noise_once", "one forward call asks noise for 'raw' 6 times")
+class AsksForItsMaskAtEveryStep(Fair):
+    def forward(self, x: Tensor, state: State, noise: Noise | None) -> Any:
+        raw, state = self.steps(x, state)
+        if noise is not None:  # meant to be another mask at every step; it is the same one
+            raw = torch.stack([h * noise.mask("raw", tuple(h.shape), 0.5) for h in raw])
+        return raw, state
+
+
 @rogue("shapes", "the state's shapes change from [(3, 12)] to [(1, 3, 12)]")
 class AddsAnAxisToItsState(Fair):
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> Any:

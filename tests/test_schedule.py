@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.config import Trial
 from bench.schedule import LONGEST, SHORTEST, Average, stalled, window_lengths
 
 
@@ -92,3 +93,19 @@ def test_a_swap_is_undone_by_the_next_and_keeps_the_memory() -> None:
     average.swap()
     assert parameter.tolist() == [1, 1, 1] and parameter.data_ptr() == address
     assert average.values[0].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "unread"), [("sgd", ["nonmono"]), ("nt-asgd", ["lr_decay", "min_lr"])]
+)
+def test_what_the_optimizer_does_not_read_makes_no_second_trial(
+    optimizer: str, unread: list[str]
+) -> None:
+    for name, value in {"nonmono": 4, "lr_decay": 3, "min_lr": 0.001}.items():
+        plain = Trial.model_validate({"optimizer": optimizer})
+        other = Trial.model_validate({"optimizer": optimizer, name: value})
+        assert (plain == other) == (name in unread)
+
+
+def test_monte_carlo_can_be_switched_off_again() -> None:
+    assert Trial.model_validate({"eval_mc": "none"}).eval_mc is None

@@ -56,11 +56,17 @@ def num_params(trial: Trial, words: int = WORDS) -> int:
         return build(trial, make, words).num_params
 
 
+def cells(folder: Path, **sources: str) -> Path:
+    """Writes cells into a plugin folder."""
+    (folder / "cells").mkdir(parents=True)
+    for name, source in sources.items():
+        (folder / "cells" / f"{name}.py").write_text(source)
+    return folder
+
+
 @pytest.fixture
 def picky(tmp_path: Path) -> Path:
-    (tmp_path / "plugins" / "cells").mkdir(parents=True)
-    (tmp_path / "plugins" / "cells" / "picky.py").write_text(PICKY)
-    return tmp_path / "plugins"
+    return cells(tmp_path / "plugins", picky=PICKY)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -82,7 +88,14 @@ def test_the_size_solved_for_is_the_models_own_and_the_nearest(
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("150k", 150_000), (150_000, 150_000), ("0.15M", 150_000), ("0.15m", 150_000)],
+    [
+        ("150k", 150_000),
+        (150_000, 150_000),
+        (150_000.0, 150_000),
+        ("0.15M", 150_000),
+        ("0.15m", 150_000),
+        ("1.5e5", 150_000),
+    ],
 )
 def test_spellings_of_a_count(text: object, count: int) -> None:
     by_text = sizes().solve({"num_params": text}, "here")
@@ -98,6 +111,23 @@ def test_a_cell_that_takes_even_sizes_alone(picky: Path) -> None:
     solved = sizes(plugins=picky).solve({"cell": "picky", "num_params": "100k"}, "here")
     assert solved["nhid"] % 2 == 0
     assert solved["nhid"] > 50
+
+
+def test_a_cell_that_takes_multiples_of_32_alone(tmp_path: Path) -> None:
+    coarse = PICKY.replace("hidden_size % 2", "hidden_size % 32").replace("even", "n * 32")
+    plugins = cells(tmp_path, coarse=coarse)
+    solved = sizes(plugins=plugins).solve({"cell": "coarse", "num_params": "260k"}, "here")
+    assert solved["nhid"] == 160  # 161,000 for the words and 103,040 for the layers
+
+
+def test_a_cell_that_cannot_be_counted_is_named(tmp_path: Path) -> None:
+    """It must not count as nothing: the sizes would not be equal."""
+    reads = PICKY.replace("if hidden_size % 2:", "if torch.ones(2).sum().item() < 1:")
+    plugins = cells(tmp_path, reads=reads)
+    with pytest.raises(BadInput, match="cell reads cannot be built on torch's meta device"):
+        sizes(plugins=plugins).solve({"cell": "reads", "num_params": "260k"}, "here")
+    trial = make_trial({"cell": "reads", "nhid": 9}, find(plugins), "here")
+    sizes(plugins=plugins).check(trial, "here")  # a trial with a plain nhid may well run
 
 
 def test_a_grid_of_equal_sizes_holds_trials_of_plain_nhid() -> None:
@@ -120,7 +150,16 @@ def test_set_nhid_takes_the_place_of_num_params_and_the_other_way_round() -> Non
         (["--set", "num_params=many"], "num_params: 'many' must be a number above 0"),
         (["--set", "num_params=50"], "num_params 50 cannot be met: with lstm and the "),
         (["--set", "num_params=2T"], "num_params: '2T' must be a number above 0"),
+        (["--set", "num_params=" + "9" * 400], "must be a number above 0, such as 24M"),
         (["--set", "nhid=5", "--set", "num_params=9k"], "nhid and num_params are both given"),
+        (
+            ["--set", "num_params=9k", "--set", "nlayers=1", "--set", "emsize=5"],
+            "tiny.yaml: num_params: nhid changes nothing in one tied layer of emsize",
+        ),
+        (
+            ["--set", "num_params=40k", "--set", "cell=eunn", "--set", "emsize=9"],
+            "tiny.yaml: cell eunn: hidden_size must be even",
+        ),
     ],
 )
 def test_a_size_that_cannot_be(verb: Verb, tmp_path: Path, words: list[str], line: str) -> None:
@@ -149,4 +188,4 @@ def test_nearest_needs_both_sides() -> None:
     with pytest.raises(BadInput, match="nhid 1 comes nearest and has"):
         sizes().solve({"num_params": 100}, "here")
     with pytest.raises(BadInput, match="comes nearest"):
-        sizes(words=2).solve({"num_params": "900G"}, "here")
+        sizes(words=2).solve({"num_params": "9000G"}, "here")

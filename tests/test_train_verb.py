@@ -33,7 +33,7 @@ CHANGED: dict[str, tuple[str, object]] = {
     "dropouth": (".25", 0.25),
     "dropoute": ("0.1", 0.1),
     "locked": ("true", True),
-    "bptt": ("8", 8),
+    "bptt": ("12", 12),
     "variable_bptt": ("true", True),
     "batch_size": ("6", 6),
     "epochs": ("1", 1),
@@ -72,19 +72,21 @@ def test_every_field_of_a_trial_is_an_option_with_its_default(
     assert shown["eval-mc"] == "none" and shown["objective"] == "nll"
 
 
-def test_the_values_reach_the_record(verb: Verb) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "unread"),
+    [("sgd", {"nonmono": 5}), ("nt-asgd", {"lr_decay": 4.0, "min_lr": 5.0 / 4**6})],
+)
+def test_the_values_reach_the_record(verb: Verb, optimizer: str, unread: dict[str, float]) -> None:
     assert set(CHANGED) == set(FIELDS), "a new field belongs into this table"
+    given = CHANGED | {"optimizer": (optimizer, optimizer)}
     words = [
-        word
-        for name, (text, _) in CHANGED.items()
-        for word in (f"--{name.replace('_', '-')}", text)
+        word for name, (text, _) in given.items() for word in (f"--{name.replace('_', '-')}", text)
     ]
     outcome = verb("train", *words)
     assert outcome.code == 0, outcome
     (record,) = runs()
-    assert {name: record[name] for name in FIELDS} == {
-        n: value for n, (_, value) in CHANGED.items()
-    }
+    expected = {name: value for name, (_, value) in given.items()} | unread
+    assert {name: record[name] for name in FIELDS} == expected
     assert record["status"] == "ok" and record["epochs_done"] == 1
     assert record["valid_mc_nll"] > 0 and record["test_mc_nll"] > 0
 

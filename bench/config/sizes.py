@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench.config.trial import Trial, make_trial, select
@@ -16,9 +16,16 @@ from bench.errors import BadInput, one_line
 from bench.plugins import Registry, Selected, load_class
 
 MAX_NHID = 100_000
+MAX_PARAMS = 10**13
+REACH = 1024
+"""How many sizes are tried for one that a cell takes: some take multiples of 2, or of 64, alone."""
 TOLERANCE = 0.05
 """How far, as a share, the nearest size may be from `num_params`."""
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+
+class _Refused(BadInput):
+    """The cell's own objection to its hyper-parameters or sizes."""
 
 
 class Sizes:
@@ -37,8 +44,8 @@ class Sizes:
     def solve(self, values: dict[str, Any], where: str) -> dict[str, Any]:
         """Returns a trial's values with the `nhid` that comes nearest to its `num_params`.
 
-        emsize follows nhid unless it is given. Raises BadInput when both sizes are given, or none
-        comes within TOLERANCE.
+        emsize follows nhid unless it is given. Raises BadInput when both sizes are given, when nhid
+        has no effect, or when none comes within TOLERANCE.
         """
         rest = {name: value for name, value in values.items() if name != "num_params"}
         if len(rest) == len(values):
@@ -48,23 +55,28 @@ class Sizes:
             raise BadInput(f"{where}: nhid and num_params are both given; leave one out")
         one = make_trial(rest | {"nhid": 1}, self.registry, where)
         cell = select(one, self.registry)[0]
+        if len({trial.layer_sizes[0] for trial in (one, _sized(rest, 2))}) == one.nlayers == 1:
+            raise BadInput(f"{where}: num_params: nhid changes nothing in one tied layer of emsize")
 
         @functools.cache
         def params(nhid: int) -> int | None:
-            trial = Trial(**{**rest, "nhid": nhid})
             try:
-                return self._params(trial, cell, where)
-            except BadInput:
+                return self._params(_sized(rest, nhid), cell, where)
+            except _Refused:
                 return None
 
-        # A cell may take even sizes alone, say: what counts is the nearest size below it can have.
+        def first(sizes: Iterable[int]) -> int | None:
+            return next((n for n in sizes if params(n) is not None), None)
+
         def below(nhid: int) -> int | None:
-            return next((n for n in range(nhid, max(0, nhid - 16), -1) if params(n)), None)
+            return first(range(nhid, max(0, nhid - REACH), -1))
 
         def too_large(nhid: int) -> bool:
             size = below(nhid)
             return size is not None and (params(size) or 0) > target
 
+        if first(range(1, REACH + 1)) is None:
+            self._params(_sized(rest, REACH), cell, where)  # raises the cell's objection
         high = 1
         while high < MAX_NHID and not too_large(high):
             high = min(2 * high, MAX_NHID)
@@ -72,37 +84,46 @@ class Sizes:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if too_large(middle) else (middle, high)
-        beyond = range(high, min(high + 16, MAX_NHID + 1))
-        near = [n for n in (below(low), *beyond) if n and params(n)]
-        if not near:
-            self._layer(cell, *one.layer_sizes[0], where)  # says why it cannot be built
-            raise BadInput(f"{where}: num_params: cell {cell.spelling} cannot be built")
-        best = min(near, key=lambda n: abs((params(n) or 0) - target))
-        if abs((params(best) or 0) - target) > TOLERANCE * target:
+        near = [below(low), first(range(high, min(high + REACH, MAX_NHID) + 1))]
+        size, nhid = min((abs((params(n) or 0) - target), n) for n in near if n)
+        if size > TOLERANCE * target:
             raise BadInput(
                 f"{where}: num_params {one_line(values['num_params'], 40)} cannot be met: with "
                 f"{cell.spelling} and the {self.vocab_size(one.corpus):,} words of {one.corpus}, "
-                f"nhid {best} comes nearest and has {params(best):,} parameters; "
-                f"give {'more' if (params(best) or 0) > target else 'another number'}"
+                f"nhid {nhid} comes nearest and has {params(nhid):,} parameters; "
+                f"give {'more' if (params(nhid) or 0) > target else 'another number'}"
             )
-        return rest | {"nhid": best}
+        return rest | {"nhid": nhid}
 
     def _params(self, trial: Trial, cell: Selected, where: str) -> int:
         # The model's own count (see bench.model), without building the model.
         assert trial.emsize is not None
         words = self.vocab_size(trial.corpus)
-        decoder = 0 if trial.tied else words * trial.layer_sizes[-1][1]
-        layers = sum(self._layer(cell, *sizes, where) for sizes in trial.layer_sizes)
-        return words * (trial.emsize + 1) + decoder + layers
+        total = words * (trial.emsize + 1)
+        if not trial.tied:
+            total += words * trial.layer_sizes[-1][1]
+        for sizes in trial.layer_sizes:
+            layer = self._layer(cell, *sizes, where)
+            if layer is None:
+                raise BadInput(
+                    f"{where}: num_params: cell {cell.spelling} cannot be built on torch's meta "
+                    "device, where sizes are counted; give nhid, or let its __init__ read no values"
+                )
+            total += layer
+        return total
 
-    def _layer(self, cell: Selected, size_in: int, size_out: int, where: str) -> int:
+    def _layer(self, cell: Selected, size_in: int, size_out: int, where: str) -> int | None:
         key = (cell.spelling, cell.plugin.hash, size_in, size_out)
         if key not in self._found:
             self._found[key] = _build(cell, size_in, size_out)
         found = self._found[key]
         if isinstance(found, str):
-            raise BadInput(f"{where}: cell {cell.spelling}: {found}")
-        return found or 0
+            raise _Refused(f"{where}: cell {cell.spelling}: {found}")
+        return found
+
+
+def _sized(values: dict[str, Any], nhid: int) -> Trial:
+    return Trial(**{**values, "nhid": nhid})
 
 
 def _build(cell: Selected, size_in: int, size_out: int) -> int | str | None:
@@ -127,10 +148,11 @@ def _build(cell: Selected, size_in: int, size_out: int) -> int | str | None:
 
 
 def _count(value: object, where: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)", str(value).strip().lower())
-    count = round(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if count < 1 or isinstance(value, bool):
+    text = str(value).strip().lower()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmgb]?)", text)
+    count = float(match[1]) * _UNITS[match[2]] if match else 0
+    if not 1 <= count <= MAX_PARAMS or isinstance(value, bool):
         raise BadInput(
             f"{where}: num_params: {one_line(value, 40)!r} must be a number above 0, such as 24M"
         )
-    return count
+    return round(count)

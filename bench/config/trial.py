@@ -30,6 +30,11 @@ Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
 Rate = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 
+MIN_VARIABLE = 10
+"""A bptt below this leaves variable windows, of 5 steps and more, no room to vary around it."""
+UNREAD = {"sgd": ("nonmono",), "nt-asgd": ("lr_decay", "min_lr")}
+"""Fields that are rules of the other optimizer."""
+
 
 class Trial(BaseModel):
     """One training run's configuration, with the field's standard names.
@@ -37,7 +42,7 @@ class Trial(BaseModel):
     `emsize` None means nhid and `min_lr` None means lr / 4^6; both are resolved here. The paper's
     `dp` sets dropouti and dropout, its `dph` is dropouth, between layers. (Elsewhere, as in Gal's
     papers, "h" means recurrent.) `lr_decay` and `min_lr` are rules of sgd, `nonmono` is one of
-    nt-asgd; under the other optimizer they do nothing.
+    nt-asgd; under the other optimizer they do nothing and are set back to their defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -67,7 +72,9 @@ class Trial(BaseModel):
     clip: Float = Field(default=0.25, gt=0)
     wdecay: Float = Field(default=1e-7, ge=0)
     precision: str = "fp32"
-    eval_mc: Annotated[Int | None, Field(ge=1, le=1_000_000)] = None
+    eval_mc: Annotated[
+        Int | None, Field(ge=1, le=1_000_000), BeforeValidator(lambda v: None if v == "none" else v)
+    ] = None
     rep: Int = Field(default=0, ge=0, le=1_000_000)
 
     BUILT: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -85,6 +92,11 @@ class Trial(BaseModel):
             self.__dict__["objective"] = canonical_objective(self.objective)
         except BadInput as error:
             raise ValueError(str(error)) from None
+        if self.variable_bptt and self.bptt < MIN_VARIABLE:
+            raise ValueError(f"variable_bptt needs a bptt of at least {MIN_VARIABLE}")
+        # What the optimizer does not read is set back: it must not make a second, equal trial.
+        for name in UNREAD[self.optimizer]:
+            self.__dict__[name] = type(self).model_fields[name].default
         if self.emsize is None:
             self.__dict__["emsize"] = self.nhid
         if self.min_lr is None:

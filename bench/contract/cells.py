@@ -147,6 +147,27 @@ def silent_without_noise(make: MakeCell) -> None:
     _close("raw without noise, in training and evaluation,", evaluated, trained)
 
 
+def asks_noise_once(make: MakeCell) -> None:
+    """One call asks `noise` for a name at most once: asked again, it gives the same mask."""
+
+    class Counting:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def mask(self, name: str, shape: tuple[int, ...], p: float) -> Tensor:
+            self.asked.append(name)
+            return _noise().mask(name, shape, p)
+
+    for training in (True, False):
+        cell, counting = _double(make).train(training), Counting()
+        _call(cell, _input(), cell.initial_state(B), counting)  # type: ignore[operator]
+        for name in counting.asked:
+            times = counting.asked.count(name)
+            assert times == 1, (
+                f"one forward call asks noise for {name!r} {times} times, and gets the same mask"
+            )
+
+
 def own_initialisation(make: MakeCell) -> None:
     """A layer's initial weights do not depend on the layers before it."""
     first: list[nn.Module] = []
@@ -202,6 +223,7 @@ CHECKS: tuple[Callable[[MakeCell], None], ...] = (
     gradients,
     randomness_from_noise,
     silent_without_noise,
+    asks_noise_once,
     own_initialisation,
     state_dict_round_trip,
     plain_twin,

@@ -21,7 +21,7 @@ def qrnn(cell: Any, x: Tensor, state: State, noise: Noise | None) -> tuple[Tenso
     names = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}[cell.pooling]
     mask = None
     if noise is not None and cell.zoneout > 0:
-        mask = noise.mask("zoneout", (*x.shape[:2], hidden), cell.zoneout)
+        mask = noise.mask("zoneout c", (*x.shape[:2], hidden), cell.zoneout)
     raw, memory = [], []
     for t, step in enumerate(x):
         seen.append(step)
@@ -60,7 +60,7 @@ def sru(cell: Any, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor
         f = sigmoid(step @ w[1].T + v_f * c + b_f)
         r = sigmoid(step @ w[2].T + v_r * c + b_r)
         c = f * c + (1 - f) * (step @ w[0].T)
-        skip = step @ w[3].T if len(w[3]) else cell.alpha * step
+        skip = step @ w[3].T if len(w[3]) else cell.scale * step
         raw.append(r * c + (1 - r) * skip)
         memory.append(c)
     return torch.stack(raw), c, torch.stack(memory)

@@ -19,9 +19,9 @@ def gru_variational(cell: Any, x: Tensor, state: State, noise: Noise | None) -> 
     (h,) = state
     kept_r = kept_z = kept_n = torch.ones_like(h)
     if noise is not None and cell.untied:
-        kept_r, kept_z, kept_n = noise.mask("h", (3, *h.shape), cell.p)
+        kept_r, kept_z, kept_n = noise.mask("recurrent", (3, *h.shape), cell.p)
     elif noise is not None:
-        kept_r = kept_z = kept_n = noise.mask("h", tuple(h.shape), cell.p)
+        kept_r = kept_z = kept_n = noise.mask("recurrent", tuple(h.shape), cell.p)
     raw = []
     for step in x:
         r = torch.sigmoid(step @ w_ir.T + b_ir + (kept_r * h) @ w_hr.T + b_hr)
@@ -39,7 +39,7 @@ def gru_zoneout(cell: Any, x: Tensor, state: State, noise: Noise | None) -> tupl
     (h,) = state
     keeps = None
     if noise is not None:
-        keeps = noise.mask("h", (len(x), *h.shape), cell.zh) == 0
+        keeps = noise.mask("zoneout h", (len(x), *h.shape), cell.zh) == 0
     raw = []
     for t, step in enumerate(x):
         ir, iz, i_n = (w_ih @ step.T + b_ih[:, None]).chunk(3)

@@ -13,7 +13,7 @@ from bench.api import Noise, State
 def rnn_variational(cell: Any, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, ...]:
     w_ih, w_hh, b_ih, b_hh = (p for p in cell.parameters())
     (h,) = state
-    kept = torch.ones_like(h) if noise is None else noise.mask("h", tuple(h.shape), cell.p)
+    kept = torch.ones_like(h) if noise is None else noise.mask("recurrent", tuple(h.shape), cell.p)
     raw = []
     for step in x:
         h = torch.tanh(step @ w_ih.T + b_ih + (kept * h) @ w_hh.T + b_hh)
