@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from bench.config import Expansion, expand, load_grid, preset_names
+from bench.config.sizes import Sizes
 from bench.plugins import find
 
 PRESETS = Path(__file__).resolve().parent.parent / "bench" / "presets"
@@ -56,12 +57,17 @@ def test_dropout_comes_with_dropouti(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_loads_under_its_own_name(name: str) -> None:
+def test_every_preset_loads_under_its_own_name(name: str, request: pytest.FixtureRequest) -> None:
     assert load_grid(name).name == name
+    if name == "equal-size":  # sizes are solved for PTB's own vocabulary
+        request.getfixturevalue("real_data")
     assert expanded(name).trials
 
 
-@pytest.mark.parametrize("name", [*PAPER, "paper", "ptb-small"])
+@pytest.mark.parametrize(
+    "name",
+    [*PAPER, "paper", "ptb-small", "rivals", "rivals-quick", "equal-size", "learning-rates"],
+)
 def test_comments_say_where_it_comes_from(name: str) -> None:
     lines = (PRESETS / f"{name}.yaml").read_text().splitlines()
     comments = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
@@ -88,6 +94,47 @@ def test_sizes(name: str, trials: int) -> None:
     expansion = expanded(name)
     assert len(expansion.trials) == trials
     assert expansion.merged == 0 and not expansion.skipped
+
+
+def cells(name: str) -> set[str]:
+    """The names of the cells in a preset, without hyper-parameters."""
+    return {trial.cell.split(":")[0] for trial in expanded(name).trials}
+
+
+def test_presets_of_all_cells_have_all_cells() -> None:
+    assert cells("learning-rates") == set(find()["cell"])
+
+
+def test_equal_size_has_all_cells_at_one_size(real_data: Path) -> None:
+    assert cells("equal-size") == set(find()["cell"])
+    sizes = Sizes(find(), lambda corpus: 10_000)
+    for trial in expanded("equal-size").trials:
+        again = trial.model_dump(exclude={"nhid", "emsize"}) | {"num_params": "24M"}
+        assert sizes.solve(again, "here")["nhid"] == trial.nhid
+
+
+def test_rivals_are_every_dropout_type_cell_with_the_flipout_papers_settings() -> None:
+    stochastic = ("variational", "dropout", "zoneout", "weightdrop")
+    wanted = {c for c in find()["cell"] if c.split("_", 1)[-1].endswith(stochastic)}
+    assert cells("rivals") == cells("rivals-quick") | {"rnn_variational", "rnn_tanh"}
+    assert cells("rivals") == wanted | {"lstm", "gru", "rnn_tanh"}
+    lstms = [t for t in expanded("rivals").trials if t.cell.startswith("lstm")]
+    assert len(lstms) == 6 * 2 * 5
+    assert {(t.nhid, t.tied, t.bptt, t.batch_size, t.epochs, t.lr, t.clip) for t in lstms} == {
+        (650, False, 35, 40, 100, 30, 0.25)
+    }
+    rates = {
+        (t.cell, t.dropouti, t.dropouth, t.dropout, t.dropoute, t.locked)
+        for t in lstms
+        if not t.cell.endswith("lstm") or t.dropout
+    }
+    assert rates == {
+        ("lstm", 0.5, 0.5, 0.5, 0.1, False),
+        ("lstm_recurrent_dropout:p=0.3", 0.5, 0.5, 0.5, 0.1, False),
+        ("lstm_variational:p=0.2", 0.35, 0.35, 0.35, 0.2, True),
+        ("lstm_zoneout", 0.5, 0.5, 0.5, 0.1, False),
+        ("lstm_weightdrop", 0.4, 0.3, 0.4, 0.1, True),
+    }
 
 
 def test_paper_holds_all_once() -> None:
