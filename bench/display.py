@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bench.config import Trial
 from bench.errors import one_line
-from bench.plugins.spelling import spell
+from bench.fields import Idle, acts, idle, written
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,10 +19,12 @@ _ROWS = 8
 """Running trials shown; the others are counted."""
 
 
-def label(trial: Trial, more: Sequence[str] = ()) -> str:
-    """Returns a trial in a few words, `more` fields by name among them."""
+def label(trial: Trial, more: Sequence[str] = (), quiet: Idle = frozenset()) -> str:
+    """Returns a trial in a few words, `more` fields by name among them, but for `quiet` ones."""
     words = [f"{trial.cell} {trial.nhid}", trial.regularizer, f"rep {trial.rep}"]
-    return " · ".join([*words, *(f"{name} {spell(getattr(trial, name))}" for name in more)])
+    values = vars(trial)
+    shown = [name for name in more if acts(values, name, quiet)]
+    return " · ".join([*words, *(f"{name} {written(values[name])}" for name in shown)])
 
 
 def repeated(trials: Iterable[Trial]) -> set[str]:
@@ -40,20 +42,44 @@ def repeated(trials: Iterable[Trial]) -> set[str]:
 
 
 def varying(trials: Iterable[Trial]) -> list[str]:
-    """Returns the fields in which trials differ, beside cell, regularizer, rep and what repeats."""
+    """Returns the fields in which trials differ, beside cell, regularizer, rep and what repeats.
+
+    A field counts where it does something: nonmono does not under sgd.
+    """
     every = list(trials)
     told = {"cell", "regularizer", "rep"} | repeated(every)
-    names = [name for name in Trial.model_fields if name not in told]
-    return [name for name in names if len({getattr(t, name) for t in every}) > 1]
+    quiet = idle(vars(t) for t in every)
+    return [
+        name
+        for name in Trial.model_fields
+        if name not in told
+        and len({getattr(t, name) for t in every if acts(vars(t), name, quiet)}) > 1
+    ]
 
 
 def apart(trials: Iterable[Trial]) -> list[str]:
-    """Returns the fields that tell trials apart whose labels would else be the same."""
+    """Returns as few fields as tell trials apart whose labels would else be the same."""
     alike: dict[str, list[Trial]] = {}
     for trial in trials:
         alike.setdefault(label(trial), []).append(trial)
-    found = {name for group in alike.values() for name in varying(group)}
-    return [name for name in Trial.model_fields if name in found]
+    groups = list(alike.values())
+    found = []
+    candidates = {name for group in groups for name in varying(group)}
+    for name in Trial.model_fields:
+        if name not in candidates:
+            continue
+        split = [_by(name, group) for group in groups]
+        if any(len(parts) > 1 for parts in split):
+            found.append(name)
+            groups = [part for parts in split for part in parts]
+    return found
+
+
+def _by(name: str, trials: Iterable[Trial]) -> list[list[Trial]]:
+    parts: dict[object, list[Trial]] = {}
+    for trial in trials:
+        parts.setdefault(getattr(trial, name), []).append(trial)
+    return list(parts.values())
 
 
 def outcome(record: dict[str, Any]) -> str:
@@ -90,6 +116,7 @@ class Progress:
         self.running: dict[str, tuple[float, int]] = {}
         self.started = time.monotonic()
         self.more = apart(trials.values())
+        self.quiet = idle(vars(trial) for trial in trials.values())
         self.corpora = len({trial.corpus for trial in trials.values()})
 
     @property
@@ -103,7 +130,7 @@ class Progress:
 
     def label(self, run_id: str) -> str:
         """Returns a trial in as many words as tell it from the others."""
-        return label(self.trials[run_id], self.more)
+        return label(self.trials[run_id], self.more, self.quiet)
 
     def eta(self) -> float | None:
         """Returns the seconds left: what finished took, and how far the running ones are."""

@@ -13,13 +13,14 @@ from bench.config import Trial, select
 from bench.corpora import load
 from bench.display import repeated, varying
 from bench.driver import Plan
+from bench.fields import acts, idle, written
 from bench.plugins import Registry, find, load_class
-from bench.plugins.spelling import spell
 from bench.worker import Job
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_NOTHING = "–"
 _UNKNOWN = "no measurement yet"
 _SIZE = ("corpus", "nhid", "emsize", "nlayers", "tied", "bptt", "batch_size", "precision")
 """Trials that agree in these, in their cell and in their regularizers cost the same."""
@@ -31,7 +32,7 @@ def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) 
     runs, problems = store.load_runs(results)
     runs = runs[(runs.status == "ok") & (runs.cuda.notna() == (device == "cuda"))]
     trials = list(plan.trials.values())
-    columns = varying(trials)
+    columns, quiet = varying(trials), idle(vars(t) for t in trials)
     if "nhid" not in columns:
         columns.insert(0, "nhid")
     head = ["run_id", "cell", "regularizer", *columns, "rep", "parameters", "state", "cost"]
@@ -41,7 +42,11 @@ def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) 
         trial = plan.trials[job.run_id]
         count = count_of(job, trial)
         row = [job.run_id, trial.cell, trial.regularizer]
-        row += [spell(getattr(trial, name)) for name in (*columns, "rep")]
+        row += [
+            written(value) if acts(vars(trial), name, quiet) else _NOTHING
+            for name in (*columns, "rep")
+            for value in [getattr(trial, name)]
+        ]
         row.append("?" if count is None else f"{count:,}")
         status = plan.statuses.get(job.run_id)
         if job.run_id not in todo:
@@ -89,8 +94,11 @@ def _print_table(head: list[str], rows: list[list[str]], right: set[str]) -> Non
 def _in_common(trials: list[Trial], columns: list[str]) -> str:
     """Returns the fields that are equal in all trials, in words."""
     told = {"cell", "regularizer", "rep", *columns} | repeated(trials)
-    names = [name for name in Trial.model_fields if name not in told]
-    words = [f"{name} {spell(getattr(trials[0], name))}" for name in names]
+    quiet = idle(vars(t) for t in trials)
+    words = []
+    for name in (name for name in Trial.model_fields if name not in told):
+        acting = [t for t in trials if acts(vars(t), name, quiet)]
+        words += [f"{name} {written(getattr(acting[0], name))}"] if acting else []
     if "dropouti" in repeated(trials):
         words.append("dropouti as dropout")
     text = ", ".join(words)

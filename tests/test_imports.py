@@ -15,6 +15,7 @@ ORDER = [
     "errors",
     "api",
     "plugins",
+    "fields",
     "synthetic",
     "corpora",
     "config",

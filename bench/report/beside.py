@@ -17,8 +17,10 @@ Notes = Mapping[Published, int]
 def matching(row: Row, setting: Setting) -> list[Published]:
     """Published rows of the same cell, regularizer, corpus and size, as the table has them."""
     trial = setting.runs[0].trial
-    cell = str(trial["cell"]).split(":")[0]
-    return [one for one in published() if one.agrees(cell, setting.name, trial)]
+    # The regularizer adds no parameters: any record of the row tells the size.
+    runs = [run for s in (setting, *row.settings) for run in s.runs]
+    record = next((r.record for r in runs if r.number("num_params") is not None), {})
+    return [one for one in published() if one.agrees(trial, record)]
 
 
 def notes(corpus: Corpus) -> dict[Published, int]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bench.errors import BadInput, one_line
+from bench.fields import Idle, acts, idle, written
 
 NOT_YET = "not yet run"
 BASELINE = "none"
@@ -163,17 +164,24 @@ def _corpus(
     apart = {"corpus", "regularizer", "rep"}
     fields = [f for f in runs[0].trial if f not in apart]
     varying = [f for f in fields if len({repr(run.trial.get(f)) for run in runs}) > 1]
-    shown = [f for f in varying if f not in {"cell", "nhid"} and not _follows(f, runs)]
+    quiet = idle(run.trial for run in runs)
+    shown = [
+        f
+        for f in varying
+        if f not in {"cell", "nhid"}
+        and len({repr(run.trial.get(f)) for run in runs if acts(run.trial, f, quiet)}) > 1
+        and not _follows(f, runs)
+    ]
     groups = list(_group(runs, lambda r: tuple(repr(r.trial.get(f)) for f in varying)).values())
     sizes = [f"{cells[str(s[0].trial['cell'])]} {s[0].trial['nhid']} units" for s in groups]
-    details = [tuple(f"{f} {_value(s[0].trial.get(f))}" for f in shown) for s in groups]
+    details = [tuple(_detail(s[0].trial, f, quiet) for f in shown) for s in groups]
     rows = []
     for same, size, more, short in zip(groups, sizes, details, _apart(sizes, details), strict=True):
         settings = [
             Setting(spelling, short_name(spelling), labels[spelling], tuple(part))
             for spelling, part in _group(same, lambda r: str(r.trial["regularizer"])).items()
         ]
-        rows.append(Row(size, more, short, _choose(settings)))
+        rows.append(Row(size, tuple(filter(None, more)), short, _choose(settings)))
     names = dict.fromkeys(s.name for row in rows for s in row.settings)
     ordered = sorted(names, key=lambda n: n != BASELINE)  # stable: the rest as the grid has them
     return Corpus(name, tuple(ordered), tuple(rows))
@@ -187,7 +195,7 @@ def _apart(sizes: Sequence[str], details: Sequence[tuple[str, ...]]) -> list[str
         for rows in met.values():
             if len({details[row][i] for row in rows}) > 1:
                 for row in rows:
-                    short[row] += f", {details[row][i]}"
+                    short[row] += f", {details[row][i]}" if details[row][i] else ""
     return short
 
 
@@ -221,10 +229,9 @@ def _follows(field: str, runs: Sequence[Run]) -> bool:
     return all(a == b for a, b in pairs)
 
 
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _detail(trial: Mapping[str, Any], field: str, quiet: Idle) -> str:
+    """`clip 0.25`; empty where the field does nothing in this trial."""
+    return f"{field} {written(trial.get(field))}" if acts(trial, field, quiet) else ""
 
 
 def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
