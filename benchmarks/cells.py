@@ -1,8 +1,9 @@
 """`python -m benchmarks.cells`: tokens per second of every cell against `lstm`, in one run.
 
-One layer, forward and backward, with its noise as in training. Each round times `lstm` and then the
-cell; the ratio of a cell is the median of its rounds' ratios, so a machine that slows down in
-between moves both sides. Prints a table and writes records/cells-NAME.{json,md}.
+One layer, forward and backward, with its noise as in training. Each round times `lstm` and the
+cell, in turns one and the other first; the ratio of a cell is the median of its rounds' ratios, so
+a machine that slows down in between moves both sides. The row of `lstm` against itself shows what
+is noise. Prints a table and, with --name, writes records/cells-NAME.{json,md}.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from bench.errors import BadInput
 from bench.noise import WindowNoise
-from bench.plugins import find, load_class, select_cell
+from bench.plugins import Selected, find, load_class, select_cell
 from benchmarks.record import environment, write
-
-LSTM = "lstm"
 
 
 def step(
-    spelling: str, nhid: int, batch_size: int, bptt: int, device: torch.device
+    selected: Selected, nhid: int, batch_size: int, bptt: int, device: torch.device
 ) -> Callable[[], None]:
     """Returns a function that runs one window forward and backward and waits for its end."""
-    selected = select_cell(spelling, find())
     torch.manual_seed(1)
     cell: nn.Module = load_class(selected.plugin)(nhid, nhid, **selected.hparams).to(device)
     x = torch.randn(bptt, batch_size, nhid, device=device, requires_grad=True)
@@ -69,23 +68,36 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="64 units, 5 columns, 20 steps")
     parser.add_argument("--name", help="of the record; without one none is written")
     options = parser.parse_args(argv)
+    registry = find()
+    for name in ("nhid", "batch_size", "bptt", "rounds", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} {getattr(options, name)}: must be above 0")
+    try:
+        cells = [select_cell(spelling, registry) for spelling in options.cells]
+    except BadInput as error:
+        parser.error(str(error))
+    cells = cells or [select_cell(name, registry) for name in sorted(registry["cell"])]
     if options.quick:
         options.nhid, options.batch_size, options.bptt = 64, 5, 20
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     device = torch.device(options.device)
     shape = (options.nhid, options.batch_size, options.bptt, device)
-    lstm = step(LSTM, *shape)
-    spellings = options.cells or sorted(find()["cell"])
+    lstm = step(select_cell("lstm", registry), *shape)
     rows = []
-    for spelling in spellings:
-        run = step(spelling, *shape)
+    for cell in cells:
+        run, spelling = step(cell, *shape), cell.spelling
         for warm in (lstm, run):
             seconds(warm, 3)
         times = max(1, round(0.1 / max(seconds(lstm, 1), 1e-4)))  # a tenth of a second a side
-        pairs = [(seconds(lstm, times), seconds(run, times)) for _ in range(options.rounds)]
-        ratio = statistics.median(one / other for other, one in pairs)
-        took = statistics.median(one for _, one in pairs)
+        ours: list[float] = []
+        theirs: list[float] = []
+        for turn in range(options.rounds):
+            order = ((ours, run), (theirs, lstm)) if turn % 2 else ((theirs, lstm), (ours, run))
+            for found, one in order:
+                found.append(seconds(one, times))
+        ratio = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+        took = statistics.median(ours)
         tokens = options.batch_size * options.bptt / took
         rows.append({"cell": spelling, "ms": 1000 * took, "tokens_per_s": tokens, "ratio": ratio})
         print(f"{spelling:<34} {1000 * took:8.2f} ms  {ratio:5.2f} x lstm's time", flush=True)

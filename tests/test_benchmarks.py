@@ -1,0 +1,32 @@
+"""The measurements run and say what they measured; what they find is no matter of a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cells, record
+
+
+def test_cells_prints_a_table_and_writes_a_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    argv = ["lstm", "t_rnn", "--quick", "--rounds", "1", "--name", "here"]
+    assert cells.main(argv) == 0
+    assert "One layer of 64 units, batch 5, bptt 20" in capsys.readouterr().out
+    written = json.loads((tmp_path / "cells-here.json").read_text())
+    assert {row["cell"] for row in written["rows"]} == {"lstm", "t_rnn"}
+    assert all(row["ms"] > 0 and row["ratio"] > 0 for row in written["rows"])
+    assert {"command", "date", "device", "torch", "git_commit"} <= set(written)
+    assert "| t_rnn | " in (tmp_path / "cells-here.md").read_text()
+
+
+@pytest.mark.parametrize("argv", [["nosuch"], ["--nhid", "0"], ["rhn:depth=x"]])
+def test_bad_input_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cells.main(argv)
+    assert end.value.code == 2
+    assert "error: " in capsys.readouterr().err
