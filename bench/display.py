@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bench.config import Trial
 from bench.errors import one_line
-from bench.fields import Idle, acts, idle, written
+from bench.fields import acts, written
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,11 +19,11 @@ _ROWS = 8
 """Running trials shown; the others are counted."""
 
 
-def label(trial: Trial, more: Sequence[str] = (), quiet: Idle = frozenset()) -> str:
-    """Returns a trial in a few words, `more` fields by name among them, but for `quiet` ones."""
+def label(trial: Trial, more: Sequence[str] = ()) -> str:
+    """Returns a trial in a few words, `more` fields by name among them where they do anything."""
     words = [f"{trial.cell} {trial.nhid}", trial.regularizer, f"rep {trial.rep}"]
     values = vars(trial)
-    shown = [name for name in more if acts(values, name, quiet)]
+    shown = [name for name in more if acts(values, name)]
     return " · ".join([*words, *(f"{name} {written(values[name])}" for name in shown)])
 
 
@@ -48,12 +48,10 @@ def varying(trials: Iterable[Trial]) -> list[str]:
     """
     every = list(trials)
     told = {"cell", "regularizer", "rep"} | repeated(every)
-    quiet = idle(vars(t) for t in every)
     return [
         name
         for name in Trial.model_fields
-        if name not in told
-        and len({getattr(t, name) for t in every if acts(vars(t), name, quiet)}) > 1
+        if name not in told and len({getattr(t, name) for t in every if acts(vars(t), name)}) > 1
     ]
 
 
@@ -116,7 +114,6 @@ class Progress:
         self.running: dict[str, tuple[float, int]] = {}
         self.started = time.monotonic()
         self.more = apart(trials.values())
-        self.quiet = idle(vars(trial) for trial in trials.values())
         self.corpora = len({trial.corpus for trial in trials.values()})
 
     @property
@@ -130,7 +127,7 @@ class Progress:
 
     def label(self, run_id: str) -> str:
         """Returns a trial in as many words as tell it from the others."""
-        return label(self.trials[run_id], self.more, self.quiet)
+        return label(self.trials[run_id], self.more)
 
     def eta(self) -> float | None:
         """Returns the seconds left: what finished took, and how far the running ones are."""

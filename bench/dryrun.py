@@ -13,7 +13,7 @@ from bench.config import Trial, select
 from bench.corpora import load
 from bench.display import repeated, varying
 from bench.driver import Plan
-from bench.fields import acts, idle, written
+from bench.fields import acts, written
 from bench.plugins import Registry, find, load_class
 from bench.worker import Job
 
@@ -32,7 +32,7 @@ def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) 
     runs, problems = store.load_runs(results)
     runs = runs[(runs.status == "ok") & (runs.cuda.notna() == (device == "cuda"))]
     trials = list(plan.trials.values())
-    columns, quiet = varying(trials), idle(vars(t) for t in trials)
+    columns = varying(trials)
     if "nhid" not in columns:
         columns.insert(0, "nhid")
     head = ["run_id", "cell", "regularizer", *columns, "rep", "parameters", "state", "cost"]
@@ -43,7 +43,7 @@ def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) 
         count = count_of(job, trial)
         row = [job.run_id, trial.cell, trial.regularizer]
         row += [
-            written(value) if acts(vars(trial), name, quiet) else _NOTHING
+            written(value) if acts(vars(trial), name) else _NOTHING
             for name in (*columns, "rep")
             for value in [getattr(trial, name)]
         ]
@@ -94,10 +94,9 @@ def _print_table(head: list[str], rows: list[list[str]], right: set[str]) -> Non
 def _in_common(trials: list[Trial], columns: list[str]) -> str:
     """Returns the fields that are equal in all trials, in words."""
     told = {"cell", "regularizer", "rep", *columns} | repeated(trials)
-    quiet = idle(vars(t) for t in trials)
     words = []
     for name in (name for name in Trial.model_fields if name not in told):
-        acting = [t for t in trials if acts(vars(t), name, quiet)]
+        acting = [t for t in trials if acts(vars(t), name)]
         words += [f"{name} {written(getattr(acting[0], name))}"] if acting else []
     if "dropouti" in repeated(trials):
         words.append("dropouti as dropout")

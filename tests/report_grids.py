@@ -108,6 +108,7 @@ def simulate(reps: int = 3) -> Grid:
 def text_of(html: str) -> str:
     """What a reader sees of the page, without scripts, styles and tags, spaces squeezed."""
     html = re.sub(r"<(script|style)\b.*?</\1>", " ", html, flags=re.S)
+    html = html.replace("<wbr>", "")  # where a word may break, and no space
     text = re.sub(r"<[^>]*>", " ", html).replace("&nbsp;", " ").replace("&#39;", "'")
     return " ".join(text.split())
 

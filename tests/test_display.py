@@ -63,6 +63,27 @@ def test_a_label_tells_trials_apart() -> None:
     assert progress.label(f"{3:012x}") == "lstm 650 · none · rep 0 · lr 5 · clip 10"
 
 
+def test_a_label_has_no_more_fields_than_it_needs() -> None:
+    none = Trial(dropout=0, dropouti=0, dropouth=0)
+    recipes = [none, Trial(dropoute=0.1), Trial(cell="gru", lr=10)]
+    assert varying(recipes) == ["dropout", "dropouth", "dropoute", "lr"]
+    assert apart(recipes) == ["dropout"]
+    assert apart([*recipes, Trial(dropoute=0.2)]) == ["dropout", "dropoute"]
+
+
+def test_a_rule_of_another_optimizer_is_no_word_of_a_label() -> None:
+    rivals = [Trial(eval_mc=3), *(Trial(optimizer="nt-asgd", nonmono=n) for n in (2, 9))]
+    progress = Progress(trials(*rivals), {})
+    assert [progress.label(run_id) for run_id in progress.trials] == [
+        "lstm 650 · none · rep 0 · optimizer sgd",
+        "lstm 650 · none · rep 0 · optimizer nt-asgd · nonmono 2",
+        "lstm 650 · none · rep 0 · optimizer nt-asgd · nonmono 9",
+    ]
+    progress = Progress(trials(Trial(), Trial(eval_mc=3)), {})
+    assert progress.label(f"{0:012x}") == "lstm 650 · none · rep 0 · eval_mc none"
+    assert varying([Trial(optimizer="nt-asgd", lr=lr, lr_decay=4) for lr in (5, 9)]) == ["lr"]
+
+
 def test_a_field_that_repeats_another_does_not_count_as_varying() -> None:
     assert varying([Trial(nhid=20), Trial(nhid=30)]) == ["nhid"]
     assert varying([Trial(nhid=20), Trial(nhid=30, emsize=20)]) == ["nhid"]

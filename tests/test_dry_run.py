@@ -71,8 +71,25 @@ def test_columns_are_what_varies_and_numbers_are_spelled_as_in_a_grid(
     assert (
         "every trial: corpus synthetic:test=300:train=1500:valid=300, nlayers 2, tied t" in common
     )
-    assert "wdecay 1e-7, precision fp32, dropouti as dropout tiny:" in common
-    assert "emsize" not in common and "min_lr" not in common
+    assert "wdecay 1e-7, precision fp32, eval_mc none, dropouti as dropout tiny:" in common
+    assert not [word for word in ("emsize", "min_lr", "nonmono", "None") if word in common]
+
+
+def test_a_rule_of_another_optimizer_is_not_shown(verb: Verb, tmp_path: Path) -> None:
+    axes = "{own: [{optimizer: sgd, eval_mc: 3}, {optimizer: nt-asgd}]}"
+    grid_file(tmp_path, axes)
+    rows, below = dry(verb, "tiny.yaml")
+    shown = [(row["optimizer"], row["eval_mc"]) for row in rows.values()]
+    assert shown == [("sgd", "3"), ("nt-asgd", "none")]
+    assert "nonmono 5" in " ".join(below), "each is a rule of some trial"
+    grid_file(tmp_path, "{own: [{}, {optimizer: nt-asgd, nonmono: 5}, "
+              "{optimizer: nt-asgd, nonmono: 9}, {lr_decay: 2}]}")  # fmt: skip
+    rows, _ = dry(verb, "tiny.yaml")
+    shown = [(row["nonmono"], row["lr_decay"]) for row in rows.values()]
+    assert shown == [("–", "4"), ("5", "–"), ("9", "–"), ("–", "2")]
+    grid_file(tmp_path, "{optimizer: [nt-asgd]}", name="own")
+    _, below = dry(verb, "own.yaml")
+    assert "nonmono 5" in " ".join(below) and "lr_decay" not in " ".join(below)
 
 
 def test_a_field_that_no_longer_repeats_another_is_shown(verb: Verb, tmp_path: Path) -> None:

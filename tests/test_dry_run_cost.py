@@ -47,7 +47,7 @@ def test_models_beyond_all_memory_are_counted(verb: Verb, tmp_path: Path) -> Non
 
 
 def test_a_cell_that_cannot_be_built_counts_as_unknown(verb: Verb, tmp_path: Path) -> None:
-    rogue(tmp_path / "p", "breaks", init="raise ValueError('no')")
+    rogue(tmp_path / "p", "breaks", init="raise RuntimeError('no')")
     grid_file(tmp_path, "{cell: [breaks, lstm]}")
     rows, _ = dry(verb, "tiny.yaml", "--plugins", "p")
     assert [row["parameters"] == "?" for row in rows.values()] == [True, False]

@@ -143,6 +143,12 @@ def test_a_namesake_of_the_tree_is_broken_and_the_trees_is_chosen(verb: Verb, si
     assert "1 broken:" in verb("plugins", "list").out
     shown = verb("plugins", "show", "lstm").out
     assert shown.count("\ncell lstm  (") + shown.startswith("cell lstm  (") == 2
+    key = "lstm (entry point mycells 1.2)"
+    assert f"\n  {key}\n" in verb("plugins", "list").out
+    alone = verb("plugins", "show", key).out
+    assert alone.startswith(f"cell lstm  ({folder / 'lstm.py'}") and "BROKEN: " in alone
+    assert alone.count("cell lstm  (") == 1
+    assert verb("plugins", "check", key).err.startswith("bench: cell lstm is broken: entry point")
     with pytest.raises(BadInput, match="Did you mean lstm") as error:
         select_cell("lstmm", registry)
     assert "entry point" not in str(error.value)

@@ -9,20 +9,17 @@ import pytest
 
 from bench.plugins import published
 from bench.report import beside, figures, tables
-from tests.report_grids import BASE, Grid, figures_of, text_of
+from bench.report import runs as single
+from tests.report_grids import Grid, text_of
 
 PTB: dict[str, Any] = {"corpus": "ptb", "nhid": 650, "emsize": 650}
-CELLS = [
-    *("lstm", "lstm_variational:p=0.2", "lstm_recurrent_dropout:p=0.3:per=step", "lstm_layernorm"),
-    *("lstm_zoneout:zc=0.25:zh=0.025", "lstm_weightdrop:wdrop=0.4", "gru", "gru_zoneout:zh=0.1"),
-    *("rnn_tanh", "irnn", "qrnn", "rhn:depth=3", "nas", "sru", "mingru"),
-]
 
 
-def ptb(valid: float = 80.0, test: float = 76.46, **trial: Any) -> Grid:
+def ptb(valid: float = 80.0, test: float = 76.46, millions: float = 13.3, **trial: Any) -> Grid:
     grid = Grid()
     for rep in range(3):
-        grid.add(PTB | {"rep": rep} | trial, valid_nll=math.log(valid), test_nll=math.log(test))
+        score: dict[str, Any] = {"valid_nll": math.log(valid), "test_nll": math.log(test)}
+        grid.add(PTB | {"rep": rep} | trial, **score, num_params=int(millions * 1e6))
     return grid
 
 
@@ -46,14 +43,14 @@ def test_it_enters_no_statistic() -> None:
     for rep in range(3):
         grid.add(PTB | {"rep": rep, "regularizer": "ar"}, valid_nll=4.3, test_nll=4.3)
     corpus = grid.corpus()
-    before = (tables.paired_table(corpus), figures.forest(corpus), tables.all_runs([corpus]))
+    before = (tables.paired_table(corpus), figures.forest(corpus), single.all_runs([corpus]))
     assert beside.notes(corpus)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(beside, "published", list)
         assert not beside.notes(corpus)
         corpus = grid.corpus()
         assert before == (
-            tables.paired_table(corpus), figures.forest(corpus), tables.all_runs([corpus])
+            tables.paired_table(corpus), figures.forest(corpus), single.all_runs([corpus])
         )  # fmt: skip
         assert "ublished elsewhere" not in grid.html()
 
@@ -75,12 +72,12 @@ def test_only_where_cell_regularizer_corpus_and_size_agree(trial: dict[str, Any]
 
 
 def test_a_differing_hyper_parameter_is_no_hindrance_and_the_model_is_named() -> None:
-    text = text_of(ptb(cell="lstm_zoneout:zc=0.1:zh=0.1", tied=False, dropoute=0.1).html())
+    text = text_of(ptb(cell="lstm_zoneout:zc=0.1:zh=0.1", tied=False, millions=19.8).html())
     assert "LSTM, zoneout: valid 78.66, ours +1.3 ; test 75.45, ours +1.0" in text
 
 
 def test_tying_tells_the_rows_apart() -> None:
-    text = text_of(ptb(tied=False).html())
+    text = text_of(ptb(tied=False, millions=19.8).html())
     assert "80.97" in text and "76.81" in text and "75.96" not in text
 
 
@@ -94,12 +91,12 @@ def test_without_a_run_of_ours_there_is_no_difference() -> None:
 
 
 def test_our_test_stays_hidden_where_another_setting_is_best_on_valid() -> None:
-    grid = ptb(cell="lstm_weightdrop", nhid=1150, nlayers=3, regularizer="ar:alpha=2+tar:beta=1")
+    awd: dict[str, Any] = {"cell": "lstm_weightdrop", "nhid": 1150, "emsize": 400, "nlayers": 3}
+    grid = ptb(millions=24.2, regularizer="ar:alpha=2+tar:beta=1", **awd)
     for record in grid.records:
         record["test_nll"] = math.log(33.0)
-    better = PTB | {"cell": "lstm_weightdrop", "nhid": 1150, "nlayers": 3}
     for rep in range(3):
-        trial = better | {"regularizer": "ar:alpha=1+tar:beta=1", "rep": rep}
+        trial = PTB | awd | {"regularizer": "ar:alpha=1+tar:beta=1", "rep": rep}
         grid.add(trial, valid_nll=math.log(70.0), test_nll=math.log(67.3))
     text = text_of(grid.html())
     assert "AWD-LSTM, fine-tuned: valid 60.00, ours +10.0 ; test 57.30, ours +10.0" in text
@@ -109,8 +106,8 @@ def test_our_test_stays_hidden_where_another_setting_is_best_on_valid() -> None:
 
 
 def test_mc_stands_beside_mc() -> None:
-    trial = {"cell": "lstm_variational:p=0.2", "tied": False}
-    grid = ptb(valid=82.0, test=80.0, **trial)
+    trial: dict[str, Any] = {"cell": "lstm_variational:p=0.2:untied=true", "tied": False}
+    grid = ptb(valid=82.0, test=80.0, millions=19.8, **trial)
     text = text_of(grid.html())
     assert "test MC 78.60" in text and "test MC 78.60, ours" not in text
     assert "MC: perplexity of" not in text
@@ -130,74 +127,3 @@ def test_a_hostile_table_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "published", lambda: [hostile])
     html = ptb().html()
     assert "alert(1)" in html and bad not in html
-
-
-# --- many cells -----------------------------------------------------------------------------------
-
-
-def many(**sizes: int) -> Grid:
-    grid = Grid()
-    for i, cell in enumerate(CELLS):
-        for regularizer in ("none", "ar:alpha=2+tar:beta=1"):
-            for rep in range(3):
-                size = sizes.get(cell.split(":")[0], 650)
-                trial = PTB | {"cell": cell, "regularizer": regularizer, "rep": rep}
-                nll = 4.4 + 0.01 * i + 0.001 * rep
-                record = {"valid_nll": nll, "test_nll": nll, "num_params": 24_000_000 + i}
-                grid.add(trial | {"nhid": size, "emsize": size}, [5.0, nll], **record)
-    return grid
-
-
-def test_fifteen_cells_are_compared_in_one_figure() -> None:
-    grid = many(lstm=655, gru=731)  # another size each, as with equal parameter counts
-    corpus = grid.corpus()
-    assert len(corpus.rows) == 15
-    overview, forest, curves = figures_of(grid.html())
-    ticks = overview["layout"]["yaxis"]["ticktext"]
-    assert ticks[0] == "lstm 655 units · 24.0M"
-    assert ticks[4] == "lstm_zoneout 650 units · 24.0M"
-    assert len(set(ticks)) == 15 and not [t for t in ticks if "…" in t]
-    valid = [trace for trace in overview["data"] if trace["xaxis"] == "x"]
-    assert [trace["name"] for trace in valid] == ["none", "ar+tar"]
-    assert valid[0]["x"] == pytest.approx([math.exp(4.401 + 0.01 * i) for i in range(15)])
-    assert valid[0]["y"] == pytest.approx([i - 0.125 for i in range(15)])
-    # s 0.001, t 4.303: half-width 0.00248 nats
-    assert valid[0]["error_x"]["array"][0] == pytest.approx(math.exp(4.401) * 0.00249, rel=0.01)
-    titles = [a["text"] for a in curves["layout"]["annotations"]]
-    for label in (*titles, *forest["layout"]["yaxis"]["ticktext"]):
-        assert "…" not in label
-    assert "lstm_recurrent_dropout 650 units" in titles
-
-
-def test_few_rows_need_no_overview() -> None:
-    assert figures.overview(ptb().corpus()) is None
-
-
-def test_the_overview_shows_test_of_chosen_settings_alone() -> None:
-    grid = Grid()
-    for nhid in (100, 200, 300, 400):
-        for alpha, valid, test in ((1, 4.0, 4.5), (2, 4.1, 1.0)):
-            trial = {"nhid": nhid, "emsize": nhid, "regularizer": f"ar:alpha={alpha}"}
-            grid.add(trial, valid_nll=valid, test_nll=test)
-    overview = figures_of(grid.html())[0]
-    shown = sorted({round(math.log(x), 3) for trace in overview["data"] for x in trace["x"]})
-    assert shown == [4.0, 4.5]
-
-
-def test_short_labels_tell_rows_apart_and_say_no_more() -> None:
-    grid = Grid()
-    for cell, dropout, dropoute, lr in (
-        ("lstm", 0.0, 0.0, 30.0),
-        ("lstm", 0.5, 0.1, 30.0),
-        ("lstm_zoneout:zc=0.25:zh=0.025", 0.5, 0.1, 30.0),
-        ("gru", 0.0, 0.0, 15.0),
-        ("gru", 0.0, 0.1, 15.0),
-    ):
-        rates = {"dropout": dropout, "dropouti": dropout, "dropoute": dropoute}
-        grid.add(BASE | rates | {"cell": cell, "lr": lr})
-    rows = grid.corpus().rows
-    assert [row.short for row in rows] == [
-        "lstm 200 units, dropout 0", "lstm 200 units, dropout 0.5", "lstm_zoneout 200 units",
-        "gru 200 units, dropoute 0", "gru 200 units, dropoute 0.1",
-    ]  # fmt: skip
-    assert rows[2].label == "lstm_zoneout 200 units, dropout 0.5, lr 30, dropoute 0.1"

@@ -46,7 +46,8 @@ def show(name: str, plugins: Folder = None) -> None:
     from bench.plugins.listing import figures
 
     registry = find(plugins)
-    chosen = [p for found in registry.values() for p in found.values() if p.name == name]
+    every = [(key, p) for found in registry.values() for key, p in found.items()]
+    chosen = [p for key, p in every if name in (key, p.name)]  # a name means its namesakes too
     if not chosen:
         raise _unknown(name, registry)
     for plugin in chosen:

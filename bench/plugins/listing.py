@@ -24,12 +24,12 @@ def listing(registry: Registry) -> Iterator[str]:
 
     The last lines say how many there are and name every broken one.
     """
-    names = [plugin.name for found in registry.values() for plugin in found.values()]
+    names = [name for found in registry.values() for name in found]
     indent = min(26, max(map(len, names), default=0)) + 4
     for kind, found in registry.items():
         yield f"{kind}s"
-        for plugin in found.values():
-            yield from _entry(plugin, indent)
+        for name, plugin in found.items():  # a namesake's has its package in it, for `show`
+            yield from _entry(name, plugin, indent)
     broken = [p for found in registry.values() for p in found.values() if p.broken]
     counts = ", ".join(f"{len(found)} {kind}s" for kind, found in registry.items())
     yield f"{counts}; {len(broken) or 'none'} broken" + ("" if not broken else ":")
@@ -37,7 +37,7 @@ def listing(registry: Registry) -> Iterator[str]:
         yield from _wrap(f"{plugin.kind} {plugin.name}: {plugin.broken}", 2, 6)
 
 
-def _entry(plugin: Plugin, indent: int) -> Iterator[str]:
+def _entry(key: str, plugin: Plugin, indent: int) -> Iterator[str]:
     first = "BROKEN, see below" if plugin.broken else plugin.summary or "(no docstring)"
     lines = list(_wrap(first, indent, indent))
     lines += _wrap(" ".join(map(_param, plugin.params)), indent, indent)
@@ -45,7 +45,7 @@ def _entry(plugin: Plugin, indent: int) -> Iterator[str]:
     if plugin.origin != "tree":
         place = "" if plugin.origin in str(plugin.path) else f"{plugin.origin}, "
         lines += _wrap(f"from {place}{plugin.path}", indent, indent)
-    name = f"  {plugin.name}"
+    name = f"  {key}"
     if len(name) < indent:
         yield f"{name:<{indent}}{lines[0].strip()}"
         yield from lines[1:]

@@ -1,8 +1,8 @@
 """The published figures of bench/published.csv: perplexities that somebody else measured.
 
 Only what was seen in print stands there: V1 in one source, V2 in two or more. They are shown beside
-our own and enter no statistic: protocols differ, and there is no repetition to pair with. Figures in
-bits per character are left out on purpose: every model here reads words.
+our own and enter no statistic: protocols differ, and there is no repetition to pair with.
+Figures in bits per character are left out on purpose: every model here reads words.
 """
 
 from __future__ import annotations
@@ -170,7 +170,16 @@ _BOOL = {"": None, "true": True, "false": False}
 def _row(row: dict[str, str]) -> Published:
     words = {
         name: row[name]
-        for name in ("model", "cell", "regularizer", "corpus", "objective", "only", "source", "note")
+        for name in (
+            "model",
+            "cell",
+            "regularizer",
+            "corpus",
+            "objective",
+            "only",
+            "source",
+            "note",
+        )
     }
     built = Published(
         **words,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bench.errors import BadInput, one_line
-from bench.fields import Idle, acts, idle, written
+from bench.fields import acts, written
 
 NOT_YET = "not yet run"
 BASELINE = "none"
@@ -164,17 +164,16 @@ def _corpus(
     apart = {"corpus", "regularizer", "rep"}
     fields = [f for f in runs[0].trial if f not in apart]
     varying = [f for f in fields if len({repr(run.trial.get(f)) for run in runs}) > 1]
-    quiet = idle(run.trial for run in runs)
     shown = [
         f
         for f in varying
         if f not in {"cell", "nhid"}
-        and len({repr(run.trial.get(f)) for run in runs if acts(run.trial, f, quiet)}) > 1
+        and len({repr(run.trial.get(f)) for run in runs if acts(run.trial, f)}) > 1
         and not _follows(f, runs)
     ]
     groups = list(_group(runs, lambda r: tuple(repr(r.trial.get(f)) for f in varying)).values())
     sizes = [f"{cells[str(s[0].trial['cell'])]} {s[0].trial['nhid']} units" for s in groups]
-    details = [tuple(_detail(s[0].trial, f, quiet) for f in shown) for s in groups]
+    details = [tuple(_detail(s[0].trial, f) for f in shown) for s in groups]
     rows = []
     for same, size, more, short in zip(groups, sizes, details, _apart(sizes, details), strict=True):
         settings = [
@@ -223,15 +222,16 @@ def _follows(field: str, runs: Sequence[Run]) -> bool:
     source = {"emsize": "nhid", "dropouti": "dropout", "min_lr": "lr"}.get(field)
     if source is None:
         return False
-    pairs = [(run.trial.get(field), run.trial.get(source)) for run in runs]
+    acting = [run.trial for run in runs if acts(run.trial, field)]
+    pairs = [(trial.get(field), trial.get(source)) for trial in acting]
     if field == "min_lr":
         return len({f"{a / b:.9g}" if a and b else (a, b) for a, b in pairs}) == 1
     return all(a == b for a, b in pairs)
 
 
-def _detail(trial: Mapping[str, Any], field: str, quiet: Idle) -> str:
+def _detail(trial: Mapping[str, Any], field: str) -> str:
     """`clip 0.25`; empty where the field does nothing in this trial."""
-    return f"{field} {written(trial.get(field))}" if acts(trial, field, quiet) else ""
+    return f"{field} {written(trial.get(field))}" if acts(trial, field) else ""
 
 
 def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:

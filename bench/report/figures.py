@@ -1,8 +1,7 @@
-"""The page's figures, as plotly JSON. Plotly reads a little HTML in labels: names are escaped."""
+"""The page's figures of learning and of differences, as plotly JSON."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -11,13 +10,11 @@ from typing import Any
 import pandas as pd
 from plotly.subplots import make_subplots
 
-from bench.report.entries import BASELINE, Corpus, Row, Setting
+from bench.report.drawing import color, json_of, label, labels
+from bench.report.entries import Corpus, Setting
 from bench.report.tables import differences
-from bench.stats import Estimate, mean_interval
+from bench.stats import Estimate
 
-# Okabe and Ito: told apart by colour-blind readers; their yellow is too pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#4d4d4d"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
@@ -39,11 +36,13 @@ def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
         return None
     columns = {1: 1, 2: 2, 4: 2}.get(len(rows), 3)
     lines = math.ceil(len(rows) / columns)
+    titles = labels((row.short for row in rows), 46 if columns == 3 else 64)
+    names = labels((s.label for row in rows for s in row.settings), 40)
     fig = make_subplots(
         rows=lines,
         cols=columns,
         shared_yaxes="all",
-        subplot_titles=[_label(row.short, 46 if columns == 3 else 64) for row in rows],
+        subplot_titles=[titles[row.short] for row in rows],
         horizontal_spacing=0.03,
         vertical_spacing=min(0.16, 0.36 / lines),
         x_title="epoch",
@@ -58,14 +57,14 @@ def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
             if not points:
                 continue
             values += [math.exp(v) for nlls in points.values() for v in nlls]
-            color, dash = _style(setting, corpus)
-            group = {"legendgroup": _label(setting.name)}
+            shade, dash = _style(setting, corpus)
+            group = {"legendgroup": label(setting.name)}
             x = list(points)
             if any(len(nlls) > 1 for nlls in points.values()):
                 high, low = ([math.exp(f(points[e])) for e in x] for f in (max, min))
                 band: dict[str, Any] = {
                     "fill": "toself",
-                    "fillcolor": _faint(color),
+                    "fillcolor": _faint(shade),
                     "line": {"width": 0},
                 }
                 band |= {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
@@ -73,10 +72,10 @@ def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
             fig.add_scatter(
                 x=x,
                 y=[math.exp(median(points[e])) for e in x],
-                name=_label(setting.label),
+                name=names[setting.label],
                 mode="lines" if len(x) > 1 else "markers",
-                line={"color": color, "dash": dash, "width": 2},
-                marker={"color": color},
+                line={"color": shade, "dash": dash, "width": 2},
+                marker={"color": shade},
                 showlegend=setting.spelling not in seen,
                 hovertemplate="epoch %{x}: %{y:.1f}",
                 **group,
@@ -94,7 +93,7 @@ def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
     fig.update_xaxes(tickformat="d")
     fig.update_layout(height=130 + 290 * lines, hovermode="x")
     most = max(sum(s.name == name for s in row.settings) for row in rows for name in corpus.names)
-    return _json(fig, entries=len(seen) + 2, stacked=most)
+    return json_of(fig, entries=len(seen) + 2, stacked=most)
 
 
 def forest(corpus: Corpus) -> str | None:
@@ -105,6 +104,8 @@ def forest(corpus: Corpus) -> str | None:
     places: dict[tuple[str, str], int] = {}
     ticks: list[str] = []
     found: dict[tuple[str, int], list[tuple[int, Estimate, str]]] = {}
+    rows = labels((row.short for row in corpus.rows), 46)
+    settings = labels((s.label for row in corpus.rows for s in row.settings), 30)
     for row in corpus.rows:
         for column, split in enumerate(("valid", "test"), start=1):
             for setting, d in differences(row, split):
@@ -113,13 +114,13 @@ def forest(corpus: Corpus) -> str | None:
                 key = (row.label, setting.spelling)
                 if key not in places:
                     places[key] = len(places)
-                    ticks.append(f"{_label(row.short, 46)} · {_label(setting.label, 30)}")
+                    ticks.append(f"{rows[row.short]} · {settings[setting.label]}")
                 hover = f"{d.n} pairs"
                 found.setdefault((setting.name, column), []).append((places[key], d, hover))
     if not found:
         return None
     for (name, column), points in found.items():
-        color = _color(name, corpus)
+        shade = color(name, corpus)
         symbols = ["circle" if d.n > 2 else "circle-open" for _, d, _ in points]
         fig.add_scatter(
             x=[d.mean for _, d, _ in points],
@@ -127,9 +128,9 @@ def forest(corpus: Corpus) -> str | None:
             error_x={"type": "data", "array": [d.half or 0.0 for _, d, _ in points]},
             text=[hover for _, _, hover in points],
             mode="markers",
-            marker={"color": color, "size": 8, "symbol": symbols},
-            name=_label(name),
-            legendgroup=_label(name),
+            marker={"color": shade, "size": 8, "symbol": symbols},
+            name=label(name),
+            legendgroup=label(name),
             showlegend=column == 1,
             hovertemplate="%{x:+.4f} nats, %{text}",
             row=1,
@@ -142,72 +143,7 @@ def forest(corpus: Corpus) -> str | None:
     )
     fig.update_yaxes(ticktext=ticks, col=1)
     fig.update_layout(height=170 + 26 * len(ticks))
-    return _json(fig, entries=len({name for name, _ in found}))
-
-
-def overview(corpus: Corpus) -> str | None:
-    """Perplexity of every row, valid and test side by side; None for fewer than four rows."""
-    if len(corpus.rows) < 4:
-        return None
-    fig = make_subplots(
-        rows=1, cols=2, subplot_titles=["valid", "test"], shared_yaxes=True, horizontal_spacing=0.04
-    )
-    found: dict[tuple[str, int], list[tuple[int, Estimate, str]]] = {}
-    for place, row in enumerate(corpus.rows):
-        for setting in row.settings:
-            for column, split in enumerate(("valid", "test"), start=1):
-                values = list(setting.values(f"{split}_nll").values())
-                # Test only of the setting that is best on valid, as everywhere on the page.
-                if setting.chosen and values and max(values) < 700:
-                    estimate = mean_interval(values)
-                    found.setdefault((setting.name, column), []).append(
-                        (place, estimate, f"{_label(setting.label)}, n = {estimate.n}")
-                    )
-    if not found:
-        return None
-    spread = len(corpus.names)
-    for (name, column), points in found.items():
-        # Settings of one row lie beside each other, the baseline on top.
-        shift = 0.5 * (corpus.names.index(name) - (spread - 1) / 2) / spread
-        middle = [math.exp(e.mean) for _, e, _ in points]
-        ends = [(e.low, e.high) if e.n > 2 else (None, None) for _, e, _ in points]
-        bars = {
-            "array": [
-                math.exp(h) - m if h is not None and h < 700 else 0
-                for (_, h), m in zip(ends, middle, strict=True)
-            ],
-            "arrayminus": [
-                m - math.exp(low) if low is not None else 0
-                for (low, _), m in zip(ends, middle, strict=True)
-            ],
-        }
-        fig.add_scatter(
-            x=middle,
-            y=[place + shift for place, _, _ in points],
-            error_x={"type": "data", "symmetric": False, "thickness": 1.5, "width": 3, **bars},
-            text=[hover for _, _, hover in points],
-            mode="markers",
-            marker={"color": _color(name, corpus), "size": 8},
-            name=_label(name),
-            legendgroup=_label(name),
-            showlegend=column == 1,
-            hovertemplate="%{x:.1f}, %{text}",
-            row=1,
-            col=column,
-        )
-    fig.update_xaxes(title_text="perplexity", showgrid=True, gridcolor="#eeeeee")
-    ticks = [_label(row.short, 46) + _millions(row) for row in corpus.rows]
-    fig.update_yaxes(
-        tickvals=list(range(len(ticks))), range=[len(ticks) - 0.4, -0.6], automargin=True
-    )
-    fig.update_yaxes(ticktext=ticks, col=1)
-    fig.update_layout(height=170 + (14 + 11 * spread) * len(ticks))
-    return _json(fig, entries=spread)
-
-
-def _millions(row: Row) -> str:
-    found = [n for s in row.settings for run in s.runs if (n := run.number("num_params"))]
-    return f" · {found[0] / 1e6:.1f}M" if found else ""
+    return json_of(fig, entries=len({name for name, _ in found}))
 
 
 def _by_epoch(setting: Setting, curves: Curves) -> dict[int, list[float]]:
@@ -227,11 +163,6 @@ def _references(corpus: Corpus) -> list[tuple[str, float, str]]:
     return lines if unigram is None else [*lines, ("unigram model", unigram, "dot")]
 
 
-def _color(name: str, corpus: Corpus) -> str:
-    others = [n for n in corpus.names if n != BASELINE]
-    return GREY if name == BASELINE else PALETTE[others.index(name) % len(PALETTE)]
-
-
 def _faint(color: str) -> str:
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"
@@ -242,12 +173,7 @@ def _style(setting: Setting, corpus: Corpus) -> tuple[str, str]:
     same = dict.fromkeys(
         s.spelling for row in corpus.rows for s in row.settings if s.name == setting.name
     )
-    return _color(setting.name, corpus), DASHES[list(same).index(setting.spelling) % len(DASHES)]
-
-
-def _label(text: str, limit: int = 40) -> str:
-    """Escaped for plotly; quotes stay, since plotly decodes only a few entities."""
-    return html.escape(text if len(text) <= limit else text[: limit - 1] + "…", quote=False)
+    return color(setting.name, corpus), DASHES[list(same).index(setting.spelling) % len(DASHES)]
 
 
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
@@ -259,22 +185,3 @@ def _log_ticks(low: float, high: float) -> dict[str, Any]:
         if 2 <= len(ticks) <= 9:
             return {"tickvals": ticks, "ticktext": [f"{t:,.6g}" for t in ticks]}
     return {}
-
-
-def _json(fig: Any, entries: int, stacked: int = 1) -> str:
-    """Styles the figure; a legend of few entries stands on top, in stacks of one name each."""
-    side = {"x": 1.01, "y": 1, "xanchor": "left", "yanchor": "top"}
-    top = {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"}
-    fig.update_layout(
-        template="simple_white",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
-        legend=top if entries <= 10 else side,
-        margin={"l": 70, "r": 20, "t": 56 + 19 * stacked, "b": 56},
-    )
-    fig.update_xaxes(title_font_size=13)
-    fig.update_annotations(font_size=13)
-    text: str = fig.to_json()
-    # Inside <script>, where only these could end the element or open a comment.
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text

@@ -14,7 +14,8 @@ from plotly.offline import get_plotlyjs
 
 from bench import store
 from bench.errors import BadInput, one_line
-from bench.report import beside, figures, tables, words
+from bench.report import beside, cost, figures, overview, tables, words
+from bench.report import runs as single
 from bench.report.entries import NOT_YET, Corpus, Run, join
 
 HERE = Path(__file__).parent
@@ -88,7 +89,7 @@ def render(
             {
                 "name": corpus.name,
                 "names": corpus.names,
-                "overview": draw("overview", figures.overview(corpus)),
+                "overview": draw("overview", overview.overview(corpus)),
                 "main": tables.main_table(corpus),
                 "published": beside.sources(beside.notes(corpus)),
                 "mc": any(run.number("valid_mc_nll") is not None for run in corpus.runs),
@@ -98,7 +99,7 @@ def render(
                 "paired": tables.paired_table(corpus),
                 "forest": draw("differences", figures.forest(corpus)),
                 "curves": draw("curves", figures.learning_curves(corpus, curves)),
-                "cost": tables.cost_table(corpus),
+                "cost": cost.cost_table(corpus),
             }
         )
     plotly = get_plotlyjs() if drawn else ""
@@ -115,9 +116,9 @@ def render(
             facts=_facts(runs),
             dirty=any(run.record.get("git_dirty") for run in runs),
             problems=problems,
-            impossible=tables.impossible(corpora),
-            failures=tables.failures(corpora),
-            runs=tables.all_runs(corpora),
+            impossible=single.impossible(corpora),
+            failures=single.failures(corpora),
+            runs=single.all_runs(corpora),
             not_yet=NOT_YET,
             figures=drawn,
             plotly=plotly,

@@ -1,16 +1,15 @@
-"""The page's tables as plain text for the template: every number is worked out here."""
+"""The page's tables of results as plain text for the template: every number is worked out here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.report import beside, words
 from bench.report.entries import BASELINE, NOT_YET, Corpus, Row, Run, Setting
 from bench.stats import Estimate, holm, mean_interval, paired
 
-FAILURES = ("failed", "oom", "timeout", "lost", "diverged", "stopped")
 View = dict[str, Any]
 
 
@@ -154,7 +153,7 @@ def paired_table(corpus: Corpus) -> list[View]:
                 lines.append(view)
         order = [s.spelling for s in row.settings]
         lines.sort(key=lambda view: order.index(view["setting"].spelling))  # valid, then test
-        table += _spanned(lines)
+        table += spanned(lines)
     for family in raw.values():
         for (view, p), adjusted in zip(family, holm([p for _, p in family]), strict=True):
             view["holm"] = words.p_value(adjusted)
@@ -163,7 +162,7 @@ def paired_table(corpus: Corpus) -> list[View]:
     return table
 
 
-def _spanned(lines: list[View]) -> list[View]:
+def spanned(lines: list[View]) -> list[View]:
     """Lines of one row: the first carries the row's label for all of them."""
     for i, view in enumerate(lines):
         view["span"] = 0 if i else len(lines)
@@ -172,127 +171,6 @@ def _spanned(lines: list[View]) -> list[View]:
 
 def _no_pair(row: Row) -> str:
     return "no complete pair" if row.baseline else f"no `{BASELINE}` in this row to compare with"
-
-
-def cost_table(corpus: Corpus) -> list[View]:
-    """Rows of the cost table, from ok runs; ratios pair equal repetitions on equal devices."""
-    table: list[View] = []
-    for row in corpus.rows:
-        lines: list[View] = []
-        for setting in row.settings:
-            ok = [run for run in setting.runs if run.ok]
-            speed = [v for run in ok if (v := run.number("tokens_per_s"))]
-            epoch = [v for run in ok if (v := _epoch_seconds(run))]
-            time, rate = (_log_ratio(row, setting, f) for f in (_epoch_seconds, _tokens_per_s))
-            lines.append(
-                {
-                    "row": row,
-                    "setting": setting,
-                    "n": len(ok),
-                    "tokens": words.number(sum(speed) / len(speed) if speed else None),
-                    "seconds": words.number(sum(epoch) / len(epoch) if epoch else None, 2),
-                    "time": words.ratio(time) if time else words.NOTHING,
-                    "rate": words.ratio(rate) if rate else words.NOTHING,
-                    "verdict": words.verdict(time, "faster", "slower") if time else "",
-                }
-            )
-        table += _spanned(lines)
-    return table
-
-
-def _log_ratio(row: Row, setting: Setting, measure: Any) -> Estimate | None:
-    base = row.baseline
-    if base is None or setting.name == BASELINE:
-        return None
-    devices = {r.rep: _device(r) for r in base.runs}
-    pairs = [r for r in setting.runs if devices.get(r.rep) == _device(r)]
-
-    def logs(runs: Iterable[Run]) -> dict[int, float]:
-        return {r.rep: math.log(v) for r in runs if r.ok and (v := measure(r))}
-
-    return paired(logs(pairs), logs(base.runs))
-
-
-def _device(run: Run) -> tuple[Any, ...]:
-    return tuple(run.record.get(c) for c in ("host", "device", "threads", "kernel_path"))
-
-
-def _epoch_seconds(run: Run) -> float | None:
-    seconds, epochs = run.number("train_seconds"), run.number("epochs_done")
-    return seconds / epochs if seconds and epochs and seconds > 0 else None
-
-
-def _tokens_per_s(run: Run) -> float | None:
-    speed = run.number("tokens_per_s")
-    return speed if speed and speed > 0 else None
-
-
-def failures(corpora: Sequence[Corpus]) -> list[View]:
-    """Every run that did not end ok, with the last line of its traceback."""
-    found = [(c, row, s, r) for c, row, s, r in _walk(corpora) if r.status in FAILURES]
-    found.sort(key=lambda f: FAILURES.index(f[3].status))
-    table = []
-    for corpus, row, setting, run in found:
-        text = str(run.record.get("error_text") or "").strip()
-        table.append(
-            _where(corpus, row, setting, run)
-            | {
-                "error": run.record.get("error_type") or run.reason or words.NOTHING,
-                "message": text.splitlines()[-1].strip() if text else words.NOTHING,
-                "text": text if "\n" in text else "",
-            }
-        )
-    return table
-
-
-def impossible(corpora: Sequence[Corpus]) -> list[View]:
-    """Runs whose nll is below the source's own: a bug, not a success."""
-    return [_where(c, w, s, r) for c, w, s, r in _walk(corpora) if r.reason == "impossible"]
-
-
-def all_runs(corpora: Sequence[Corpus]) -> list[View]:
-    """Every wanted trial; test only where its setting is the best on valid."""
-    table = []
-    for corpus, row, setting, run in _walk(corpora):
-        test = run.number("test_nll") if setting.chosen else None
-        valid = run.number("valid_nll")
-        numbers = (
-            (words.ppl(valid), valid),
-            (words.nats(valid), valid),
-            (words.ppl(test), test),
-            (words.number(run.number("best_epoch")), run.number("best_epoch")),
-            (words.number(run.number("epochs_done")), run.number("epochs_done")),
-            (words.number(run.number("train_seconds"), 1), run.number("train_seconds")),
-            (words.number(run.number("tokens_per_s")), run.number("tokens_per_s")),
-            (_mib(run), run.number("peak_mem_bytes")),
-        )
-        table.append(_where(corpus, row, setting, run) | {"numbers": numbers})
-    return table
-
-
-def _mib(run: Run) -> str:
-    size = run.number("peak_mem_bytes")
-    return words.number(size / 2**20 if size is not None else None)
-
-
-def _walk(corpora: Sequence[Corpus]) -> Iterable[tuple[Corpus, Row, Setting, Run]]:
-    for corpus in corpora:
-        for row in corpus.rows:
-            for setting in row.settings:
-                for run in setting.runs:
-                    yield corpus, row, setting, run
-
-
-def _where(corpus: Corpus, row: Row, setting: Setting, run: Run) -> View:
-    return {
-        "run_id": run.run_id,
-        "corpus": corpus.name,
-        "row": row,
-        "setting": setting,
-        "rep": run.rep,
-        "status": run.status,
-        "reason": run.reason.replace("_", " "),
-    }
 
 
 def _by_status(status: str) -> int:

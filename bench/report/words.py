@@ -66,6 +66,16 @@ def number(value: float | None, digits: int = 0) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
+def size(parameters: float) -> str:
+    """A number of parameters in three digits: `24.0M`, `812k`, `9.4k`, `640`."""
+    if parameters < 999.5:
+        return f"{parameters:.0f}"
+    if parameters < 999_500:
+        thousands = parameters / 1e3
+        return f"{thousands:.1f}k" if thousands < 99.95 else f"{thousands:.0f}k"
+    return f"{parameters / 1e6:,.1f}M"
+
+
 def standing(n: int) -> str:
     """What n repetitions are good for."""
     if n < 3:

@@ -1,0 +1,65 @@
+"""The page's table of training cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from bench.report import words
+from bench.report.entries import BASELINE, Corpus, Row, Run, Setting
+from bench.report.tables import View, spanned
+from bench.stats import Estimate, paired
+
+
+def cost_table(corpus: Corpus) -> list[View]:
+    """Rows of the cost table, from ok runs; ratios pair equal repetitions on equal devices."""
+    table: list[View] = []
+    for row in corpus.rows:
+        lines: list[View] = []
+        for setting in row.settings:
+            ok = [run for run in setting.runs if run.ok]
+            speed = [v for run in ok if (v := run.number("tokens_per_s"))]
+            epoch = [v for run in ok if (v := _epoch_seconds(run))]
+            time, rate = (_log_ratio(row, setting, f) for f in (_epoch_seconds, _tokens_per_s))
+            lines.append(
+                {
+                    "row": row,
+                    "setting": setting,
+                    "n": len(ok),
+                    "tokens": words.number(sum(speed) / len(speed) if speed else None),
+                    "seconds": words.number(sum(epoch) / len(epoch) if epoch else None, 2),
+                    "time": words.ratio(time) if time else words.NOTHING,
+                    "rate": words.ratio(rate) if rate else words.NOTHING,
+                    "verdict": words.verdict(time, "faster", "slower") if time else "",
+                }
+            )
+        table += spanned(lines)
+    return table
+
+
+def _log_ratio(row: Row, setting: Setting, measure: Any) -> Estimate | None:
+    base = row.baseline
+    if base is None or setting.name == BASELINE:
+        return None
+    devices = {r.rep: _device(r) for r in base.runs}
+    pairs = [r for r in setting.runs if devices.get(r.rep) == _device(r)]
+
+    def logs(runs: Iterable[Run]) -> dict[int, float]:
+        return {r.rep: math.log(v) for r in runs if r.ok and (v := measure(r))}
+
+    return paired(logs(pairs), logs(base.runs))
+
+
+def _device(run: Run) -> tuple[Any, ...]:
+    return tuple(run.record.get(c) for c in ("host", "device", "threads", "kernel_path"))
+
+
+def _epoch_seconds(run: Run) -> float | None:
+    seconds, epochs = run.number("train_seconds"), run.number("epochs_done")
+    return seconds / epochs if seconds and epochs and seconds > 0 else None
+
+
+def _tokens_per_s(run: Run) -> float | None:
+    speed = run.number("tokens_per_s")
+    return speed if speed and speed > 0 else None
