@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from bench import store
 from bench.config import make_trial
 from bench.corpora import default_data_dir
 from bench.noise import WindowNoise
-from bench.plugins import find
+from bench.plugins import find, load_class
 from tests.grids import assert_same, bench, grid_file
 from tests.trainers import make_trainer
 
@@ -31,7 +32,33 @@ SMALL: dict[str, Any] = {
 DRY = {"dropout": 0.0, "dropouti": 0.0, "dropouth": 0.0}
 
 
-@pytest.mark.parametrize("cell", sorted(find()["cell"]))
+class OnCuda:
+    """The masks of a CPU, on the GPU: the devices' own generators differ."""
+
+    noise = WindowNoise(7, "train", 3, torch.device("cpu"), torch.float64).at("layer0")
+
+    def mask(self, name: str, shape: tuple[int, ...], p: float) -> Tensor:
+        return self.noise.mask(name, shape, p).cuda()
+
+
+@pytest.mark.parametrize("name", sorted(find()["cell"]))
+def test_a_cell_on_cuda_equals_itself_on_the_cpu_forward_and_backward(name: str) -> None:
+    torch.manual_seed(1)
+    cell = load_class(find()["cell"][name])(24, 32).double()
+    found = []
+    for device in ("cpu", "cuda"):
+        cell = cell.to(device)
+        x = torch.randn(9, 4, 24, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        x = x.to(device).requires_grad_()
+        noise: Any = OnCuda() if device == "cuda" else OnCuda.noise
+        raw = cell(x, cell.initial_state(4), noise)[0]
+        grads = torch.autograd.grad(raw.square().sum(), [x, *cell.parameters()])
+        found.append([t.detach().cpu() for t in (raw, *grads)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
 def test_without_dropout_cuda_equals_the_cpu_in_float64(cell: str) -> None:
     results = []
     for device in ("cpu", "cuda"):
