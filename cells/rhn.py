@@ -20,9 +20,9 @@ Paper: Zilly, Srivastava, Koutník, Schmidhuber 2017, arXiv 1607.03474.
 Differs: weights uniform in +-1/sqrt(H), not +-0.04 (about the same at the paper's 830 units). Of
 the input's h a step passes t (1 - t)^(depth-1) on at first, a 14th by default; small models at low
 learning rates never find the words in that. The rows of W_ih for h are therefore divided by it, so
-that a step begins with as much of its input as one of a plain tanh RNN. Dropout on the layer's
-input and on words is not the cell's; `depth_aware` is not in the paper. Masks shared by h and t are
-those of the authors' TensorFlow code; their Torch code has two.
+that a step begins with as much of its input as one of a plain tanh RNN (by a hundred at most).
+Dropout on the layer's input and on words is not the cell's; `depth_aware` is not in the paper.
+Masks shared by h and t are those of the authors' TensorFlow code; their Torch code has two.
 
 Published: word PTB 67.9 valid, 65.4 test (depth 10, 830 units, 23M parameters, tied).
 """
@@ -36,9 +36,11 @@ from torch import Tensor, nn
 
 from bench.api import Noise, State
 
-from ._checks import at_least, rates
+from ._checks import at_least, between, rates
 from ._product import linear
 from ._rhn import Highway
+
+MOST = 100  # times as large: beyond it tanh saturates, and no depth or bias passes more
 
 
 class Cell(nn.Module):
@@ -55,6 +57,7 @@ class Cell(nn.Module):
         super().__init__()
         at_least(1, depth=depth)
         rates(p=p)
+        between(-80, 80, transform_bias=transform_bias)
         self.p = p
         self.w_ih = nn.Parameter(torch.empty(2 * hidden_size, input_size))
         self.w = nn.Parameter(torch.empty(depth, 2 * hidden_size, hidden_size))
@@ -66,7 +69,7 @@ class Cell(nn.Module):
         nn.init.constant_(self.b[:, hidden_size:], bias)
         t = 1 / (1 + math.exp(-bias))
         with torch.no_grad():
-            self.w_ih[:hidden_size] /= t * (1 - t) ** (depth - 1)
+            self.w_ih[:hidden_size] /= max(t * (1 - t) ** (depth - 1), 1 / MOST)
 
     def initial_state(self, batch_size: int) -> State:
         return (self.w.new_zeros(batch_size, self.w.shape[2]),)

@@ -229,3 +229,11 @@ def test_builds_without_memory(name: str) -> None:
     with torch.device("meta"):
         cell = load_class(CELLS[name])(I, H)
     assert all(p.is_meta for p in cell.parameters())
+
+
+@pytest.mark.parametrize(
+    "hparams", [{"depth": 60}, {"transform_bias": 80.0}, {"transform_bias": -80.0}]
+)
+def test_rhn_starts_with_sane_weights_whatever_it_passes(hparams: dict[str, Any]) -> None:
+    cell = make("rhn", **hparams).float()
+    assert 0 < float(cell.w_ih.detach().abs().max()) <= 100 * H**-0.5
