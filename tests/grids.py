@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,8 @@ def start(verb: str, *argv: object, **environment: str) -> subprocess.Popen[str]
         cwd=ROOT,
         env=os.environ | environment,
         start_new_session=True,
+        # Where the suite itself runs in a shell's background, SIGINT is ignored and inherited so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

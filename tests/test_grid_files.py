@@ -82,7 +82,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("base: {epochs: ten}", "epochs: ten: input should be a valid integer"),
         ("base: {lr: .nan}", "lr: nan: input should be a finite number"),
         ("base: {tied: on}\naxes: {lr: [1, .inf]}", "lr: inf: input should be a finite number"),
-        ("base: {cell: lstmm}", "cell: no cell is called 'lstmm'. Did you mean lstm?"),
+        ("base: {cell: lstmm}", "cell: no cell is called 'lstmm'. Did you mean lstm"),
         ("base: {regularizer: ar:alpha=-1}", "regularizer ar:alpha=-1: ValueError: alpha must not"),
     ],
 )  # fmt: skip
