@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cells, record
+from benchmarks import cells, record, train_step
 
 
 def test_cells_prints_a_table_and_writes_a_record(
@@ -30,3 +30,21 @@ def test_bad_input_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str
         cells.main(argv)
     assert end.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_train_step_measures_both_and_its_shares_are_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    argv = ["--quick", "--rounds", "2", "--cells", "lstm", "gru_zoneout", "--name", "here"]
+    assert train_step.main(argv) == 0
+    rows = json.loads((tmp_path / "train_step-here.json").read_text())["rows"]
+    assert [(row["cell"], row["peer"]) for row in rows] == [
+        ("lstm", "lstm"),
+        ("gru_zoneout", "gru"),
+    ]
+    for row in rows:
+        assert row["ours_ms"] > 0 and row["peer_ms"] > 0
+        assert set(row["shares"]) == set(train_step.STAGES)
+        assert sum(row["shares"].values()) == pytest.approx(1)
+        assert min(row["shares"].values()) > 0
