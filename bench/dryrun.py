@@ -12,8 +12,8 @@ from bench import store
 from bench.config import Trial, select
 from bench.corpora import load
 from bench.display import repeated, varying
-from bench.driver import Plan
 from bench.fields import acts, written
+from bench.plan import Plan
 from bench.plugins import Registry, find, load_class
 from bench.worker import Job
 

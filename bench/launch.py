@@ -47,7 +47,8 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     # Heavy imports only here: --help and bad options must answer at once.
     from bench.config import Grid, expand
     from bench.corpora import default_data_dir
-    from bench.driver import drive, exit_code, plan, summary
+    from bench.driver import drive, exit_code, summary
+    from bench.plan import plan
     from bench.plugins import find
 
     assert isinstance(grid, Grid)

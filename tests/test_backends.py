@@ -117,7 +117,7 @@ def test_a_worker_refuses_what_the_driver_did_not_hash(tmp_path: Path) -> None:
 
     from bench.config import expand, load_grid
     from bench.corpora import default_data_dir
-    from bench.driver import plan
+    from bench.plan import plan
     from bench.plugins import find
     from bench.worker import run_trials
 

@@ -31,6 +31,7 @@ ORDER = [
     "store",
     "stats",
     "report",
+    "plan",
     "backends",
     "display",
     "driver",
