@@ -33,7 +33,7 @@ def losses(trainer: Trainer) -> list[float]:
     trainer.model.train()
     for _ in range(STEPS):
         state = trainer.model.initial_state(4)
-        tokens, targets = trainer.columns[:12], trainer.columns[1:13]
+        tokens, targets = trainer.columns[:12].long(), trainer.columns[1:13].long()
         nll, penalty, _, _ = trainer.train_window(tokens, targets, state)
         found.append(float(nll + penalty))
     return found

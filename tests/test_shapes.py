@@ -96,8 +96,8 @@ def test_axes_hold_in_training_and_evaluation(cell: str, regularizer: str) -> No
     trainer = build(cell, regularizer)
     state = trainer.model.initial_state(B)
     for start in range(0, 3 * T, T):
-        tokens = trainer.columns[start : start + T]
-        targets = trainer.columns[start + 1 : start + T + 1]
+        tokens = trainer.columns[start : start + T].long()
+        targets = trainer.columns[start + 1 : start + T + 1].long()
         nll, _, _, state = trainer.train_window(tokens, targets, state)
         assert torch.isfinite(nll)
     with torch.no_grad():

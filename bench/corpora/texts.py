@@ -15,7 +15,7 @@ from bench.corpora.sources import REMOTE, SPLITS
 from bench.corpora.spelling import FOLDER, SYNTHETIC, folder_path, parse, synthetic_options
 from bench.errors import BadInput, one_line
 
-BLOCK = 2**20  # bytes read at a time: a text is never held whole
+BLOCK = 2**18  # bytes read at a time: a text is never held whole, and a block stays in the cache
 
 
 def cache_dir() -> Path:

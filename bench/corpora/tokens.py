@@ -1,7 +1,8 @@
 """From text to arrays of word ids: one id per word, and one `<eos>` per line, blank ones included.
 
 Words are split on white space and lines on `\\n` alone; a last line needs no end. The text passes
-in blocks, so memory holds the vocabulary and one block, whatever its size.
+in blocks, so memory holds the vocabulary and one block, whatever its size. In a block each word is
+looked up once, however often it stands there: which words are equal is found by pyarrow, in C++.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bench import synthetic
 from bench.corpora.sources import SPLITS
 from bench.corpora.spelling import SYNTHETIC, parse, synthetic_options
-from bench.corpora.texts import BLOCK, combined, text_paths, unreadable
+from bench.corpora.texts import combined, text_paths, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +30,14 @@ if TYPE_CHECKING:
 EOS, UNK = "<eos>", "<unk>"
 EVALUATED = ("valid", "test")
 FORMAT = 1  # of the folder that `build` fills; another number makes older ones invisible
+BLOCK = 2**24  # bytes cut into words at a time: the longer, the fewer words are looked up again
 _CHUNK = 2**22  # ids counted at a time
+
+# The white space of `str.split`: in ASCII as a table for `bytes.translate`, beyond it a pattern.
+_TO_SPACE = bytes(ord(" ") if chr(code).isspace() else code for code in range(128)) + bytes(
+    range(128, 256)
+)
+_WIDE_SPACE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 Ids = defaultdict[str, int]  # gives a word it has not seen the next number
 
@@ -46,24 +55,27 @@ def build(spelling: str, data_dir: Path, folder: Path) -> str:
     hashes: dict[str, str] = {}
     oov: dict[str, tuple[int, int]] = {}
     for split, file, nll in _open_texts(spelling, data_dir):
+        array = folder / f"{split}.npy"
         if split not in EVALUATED:
-            hashes[split], _ = _encode(file, folder / f"{split}.npy", ids)
+            hashes[split], _ = _encode(file, array, ids)
             continue
-        known = len(ids)
-        seen: Ids = defaultdict(count(known).__next__, ids)
-        unk = ids.get(UNK, known)
-        hashes[split], replaced = _encode(file, folder / f"{split}.npy", seen, known, unk)
-        oov[split] = len(seen) - known, replaced
+        unknown: set[str] = set()
+        hashes[split], replaced = _encode(file, array, ids, unknown)
+        oov[split] = len(unknown), replaced
         if nll is not None:
             np.save(folder / f"{split}-nll.npy", nll)
     if any(tokens for _, tokens in oov.values()):
         ids[UNK]  # gets the next number, unless it has one
-    (folder / "vocab.txt").write_bytes("".join(f"{word}\n" for word in ids).encode())
-    arrays = {file.stem: np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))}
+    size = len(ids)
+    with (folder / "vocab.txt").open("wb") as vocab:
+        vocab.writelines(f"{word}\n".encode() for word in ids)
+    ids.clear()  # of many words it is large
     meta = {
-        "vocab": len(ids),
-        "lengths": {name: len(array) for name, array in arrays.items()},
-        "unigram_nll": _unigram_nll(arrays, len(ids)),
+        "vocab": size,
+        "lengths": {
+            file.stem: len(np.load(file, mmap_mode="r")) for file in sorted(folder.glob("*.npy"))
+        },
+        "unigram_nll": _unigram_nll(folder, size),
         "oov": oov,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -91,33 +103,67 @@ def _open_texts(
 
 
 def _encode(
-    file: BinaryIO, out: Path, ids: Ids, known: int | None = None, unk: int = 0
+    file: BinaryIO, out: Path, ids: Ids, unknown: set[str] | None = None
 ) -> tuple[str, int]:
     """Writes the ids of a text to an .npy file and returns its SHA-256.
 
-    Words that are new get the next number in `ids`; numbers from `known` on are written as `unk`,
-    and how many tokens those were is returned as well.
+    Words that are new get the next number in `ids`. With a set `unknown` they do not: they enter
+    the set and are written as `<unk>`, and how many tokens those were is returned as well.
     """
     import numpy as np
 
     digest = hashlib.sha256()
     length = replaced = 0
+    unk = ids.get(UNK, len(ids))  # `build` adds it there, if it is needed
     with out.open("wb") as array:
         _write_header(array, 0)  # room for the length, which is known at the end
         start = array.tell()
         for text in _blocks(file, digest):
-            words = text.replace("\n", f" {EOS} ").split()
-            block = np.fromiter(map(ids.__getitem__, words), np.dtype("<i4"), len(words))
-            if known is not None:
-                new = block >= known
+            words, places = distinct(text)
+            if unknown is None:
+                numbers = map(ids.__getitem__, words)
+            else:
+                numbers = map(ids.get, words, repeat(-1))
+            of_word = np.fromiter(numbers, np.dtype("<i4"), len(words))
+            block = of_word[places]
+            if unknown is not None:
+                unknown.update(words[i] for i in np.flatnonzero(of_word < 0))
+                new = block < 0
                 replaced += int(new.sum())
                 block[new] = unk
             length += len(block)
-            array.write(block.tobytes())
+            array.write(block.data)
         array.seek(0)
         _write_header(array, length)
         assert array.tell() == start, "numpy changed the padding of .npy headers"
     return digest.hexdigest(), replaced
+
+
+def distinct(block: bytes) -> tuple[list[str], NDArray[np.int32]]:
+    """Returns the words of a block in order of first appearance, and which of them each token is.
+
+    The tokens are those of `block.decode().replace("\\n", " <eos> ").split()`, in their order. The
+    block ends in a space or a line.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    text = block.replace(b"\n", f" {EOS} ".encode()).translate(_TO_SPACE)
+    text = b" %b|" % text  # a space before the first word, and a last word that marks the end
+    space = np.frombuffer(text, np.uint8) == ord(" ")
+    starts = np.flatnonzero(space[:-1] > space[1:])
+    # An item is a space, a word and further space, so no byte is moved. Spaces of several lengths
+    # make several items of one word; that is no harm, they get one id.
+    items = pa.Array.from_buffers(
+        pa.large_binary(), len(starts) - 1, [None, pa.py_buffer(starts), pa.py_buffer(text)]
+    ).dictionary_encode()
+    # If the text was changed since it was found to be UTF-8, its hash tells.
+    joined = items.dictionary.buffers()[2].to_pybytes().decode(errors="replace")
+    if not joined.isascii() and _WIDE_SPACE.search(joined):
+        return distinct(_WIDE_SPACE.sub(" ", block.decode(errors="replace")).encode())
+    words = joined.split()
+    assert len(words) == len(items.dictionary), "pyarrow keeps more than its items in the buffer"
+    return words, items.indices.to_numpy()
 
 
 def _write_header(file: BinaryIO, length: int) -> None:
@@ -127,39 +173,46 @@ def _write_header(file: BinaryIO, length: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _blocks(file: BinaryIO, digest: Any) -> Iterator[str]:
-    """Yields the text in pieces that end between words; the last one ends a line."""
+def _blocks(file: BinaryIO, digest: Any) -> Iterator[bytes]:
+    """Yields the text in pieces that end after white space; the last one ends a line."""
     rest = block = b""
     while more := file.read(BLOCK):
         digest.update(more)
         block = rest + more
         cut = max(block.rfind(b"\n"), block.rfind(b" ")) + 1
-        # The text was checked to be UTF-8; if it changed since, its hash tells.
-        yield block[:cut].decode(errors="replace")
+        yield block[:cut]
         rest = block[cut:]
     if not block.endswith(b"\n"):
-        yield rest.decode(errors="replace") + "\n"
+        yield rest + b"\n"
 
 
-def _unigram_nll(arrays: dict[str, NDArray[Any]], size: int) -> dict[str, float]:
+def _unigram_nll(folder: Path, size: int) -> dict[str, float]:
     """Returns nats per token over tokens 1..N-1 of valid and test, by word frequency in train."""
     import numpy as np
 
-    counts = _counts(arrays["train"], size)
+    counts = _counts(folder / "train.npy", size)
     if not counts.all():
         counts += 1
     log_p = np.log(counts) - math.log(counts.sum())
-    return {
-        split: float(-(_counts(arrays[split][1:], size) @ log_p) / (len(arrays[split]) - 1))
-        for split in EVALUATED
-    }
+    found = {}
+    for split in EVALUATED:
+        predicted = _counts(folder / f"{split}.npy", size, skip=1)
+        found[split] = float(-(predicted @ log_p) / predicted.sum())
+    return found
 
 
-def _counts(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
-    """Returns how often each of `size` ids occurs; in chunks, since bincount makes a wider copy."""
+def _counts(array: Path, size: int, skip: int = 0) -> NDArray[np.int64]:
+    """Returns how often each of `size` ids occurs, but for the first `skip` ids of the file.
+
+    In chunks, since bincount makes a wider copy; and read, since mapped pages count as memory.
+    """
     import numpy as np
 
     total = np.zeros(size, dtype=np.int64)
-    for start in range(0, len(ids), _CHUNK):
-        total += np.bincount(ids[start : start + _CHUNK], minlength=size)
+    with array.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        np.fromfile(file, "<i4", skip)
+        while len(ids := np.fromfile(file, "<i4", _CHUNK)):
+            total += np.bincount(ids, minlength=size)
     return total

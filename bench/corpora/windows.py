@@ -1,8 +1,13 @@
-"""Cuts an array of word ids into columns and windows, for training and for evaluation."""
+"""Cuts an array of word ids into columns and windows, for training and for evaluation.
+
+Columns are as narrow as the ids and, where they can be, a view of the memory-mapped file: trials on
+one machine share it. Only the rows of a window become int64, which torch's losses want.
+"""
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +20,13 @@ if TYPE_CHECKING:
 IGNORED = -1  # the target of a padded place
 
 
+def rows(cols: Tensor, start: int, end: int) -> Tensor:
+    """Returns rows of columns [L,B], to embed or to predict: int64 [end - start, B]."""
+    return cols[start:end].to(torch.int64, memory_format=torch.contiguous_format)
+
+
 def columns(ids: NDArray[Any], batch_size: int) -> Tensor:
-    """Returns the text in `batch_size` columns of equal length: [N] -> int64 [N // B, B].
+    """Returns the text in `batch_size` columns of equal length: [N] -> [N // B, B], a view.
 
     The text runs down the first column, then down the second; what is left over is dropped. A
     window is `bptt` rows of it, and its targets are the same rows moved down by one::
@@ -29,14 +39,14 @@ def columns(ids: NDArray[Any], batch_size: int) -> Tensor:
         d  h  l      only ever targets          (m, n are dropped)
     """
     length = len(ids) // batch_size
-    out = torch.empty(length, batch_size, dtype=torch.int64)
-    # Straight into its place: a long text exists once, not again as a wider or turned copy.
-    out.numpy()[:] = ids[: length * batch_size].reshape(batch_size, length).T
-    return out
+    with warnings.catch_warnings():  # the file is mapped for reading only, and only read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        flat = torch.from_numpy(ids[: length * batch_size])
+    return flat.view(batch_size, length).t()
 
 
 def windows(cols: Tensor, bptt: int | Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (tokens [T,B], targets [T,B]) down the columns, T = bptt but for a shorter last one.
+    """Yields (tokens, targets), int64 [T,B], down the columns; T = bptt, the last may be shorter.
 
     Each token after the first of its column is a target exactly once. `bptt` may be the lengths of
     the windows one after the other, each at least 1 and enough of them.
@@ -45,12 +55,13 @@ def windows(cols: Tensor, bptt: int | Iterable[int]) -> Iterator[tuple[Tensor, T
     start = 0
     while start < len(cols) - 1:
         end = min(start + next(lengths), len(cols) - 1)
-        yield cols[start:end], cols[start + 1 : end + 1]
+        both = rows(cols, start, end + 1)
+        yield both[:-1], both[1:]
         start = end
 
 
 def evaluation_columns(ids: NDArray[Any], n: int = 10) -> tuple[Tensor, Tensor]:
-    """Returns (tokens [L,n], targets [L,n]) int64 in which each token but the first is a target.
+    """Returns (tokens [L,n], targets [L,n]) in which each token but the first is a target.
 
     The first input of a column is the last target of the column before it, so no token is lost
     where columns meet. Places beyond the text hold token 0 and target -1: exactly N-1 targets are
@@ -62,11 +73,11 @@ def evaluation_columns(ids: NDArray[Any], n: int = 10) -> tuple[Tensor, Tensor]:
     """
     count = len(ids) - 1
     length = -(-count // n)
-    flat = torch.zeros(2, n * length, dtype=torch.int64)
+    flat = torch.zeros(2, n * length, dtype=torch.int32)
     flat[1] = IGNORED
     flat.numpy()[0, :count] = ids[:-1]
     flat.numpy()[1, :count] = ids[1:]
-    tokens, targets = flat.view(2, n, length).transpose(1, 2).contiguous()
+    tokens, targets = flat.view(2, n, length).transpose(1, 2)
     return tokens, targets
 
 
