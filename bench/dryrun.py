@@ -24,13 +24,19 @@ _NOTHING = "–"
 _UNKNOWN = "no measurement yet"
 _SIZE = ("corpus", "nhid", "emsize", "nlayers", "tied", "bptt", "batch_size", "precision")
 """Trials that agree in these, in their cell and in their regularizers cost the same."""
+_MEASURED = (
+    *("status", "cuda", "cell", "regularizer", *_SIZE),
+    *("epochs_done", "train_seconds", "eval_seconds", "tokens_per_s", "num_params"),
+)
+"""The columns of the records that say what a trial costs."""
 
 
 def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) -> None:
     """Prints the trials with run_id, parameters, state and cost; starts and writes nothing."""
     todo = {job.run_id for job in plan.to_run(rerun)}
-    runs, problems = store.load_runs(results)
+    runs, problems = store.load_runs(results, columns=_MEASURED)
     runs = runs[(runs.status == "ok") & (runs.cuda.notna() == (device == "cuda"))]
+    cost_of = _costs(runs, plan.train_tokens)
     trials = list(plan.trials.values())
     columns = varying(trials)
     if "nhid" not in columns:
@@ -52,7 +58,7 @@ def show(plan: Plan, results: Path, rerun: str | None, slots: int, device: str) 
         if job.run_id not in todo:
             rows.append([*row, f"recorded {status}", ""])
             continue
-        seconds, exact = _cost(trial, count, runs, plan.train_tokens)
+        seconds, exact = cost_of(trial, count)
         if seconds is None:
             cost, unknown = _UNKNOWN, unknown + 1
         else:
@@ -135,34 +141,47 @@ def _counter(plan: Plan) -> Callable[[Job, Trial], int | None]:
     return count
 
 
-def _cost(
-    trial: Trial, num_params: int | None, runs: pd.DataFrame, train_tokens: dict[str, int]
-) -> tuple[float | None, bool]:
-    """Returns the seconds all epochs would take, and whether records of such a trial say so."""
-    near = runs[
-        (runs.cell.map(_names) == _names(trial.cell))
-        & (runs.batch_size == trial.batch_size)
-        & (runs.precision == trial.precision)
-        & (runs.epochs_done > 0)
-    ]
-    if near.empty:
-        return None, False
-    same = near
-    for name in _SIZE:
-        same = same[same[name] == getattr(trial, name)]
-    exact = same[same.regularizer.map(_names) == _names(trial.regularizer)]
-    if not exact.empty:
-        seconds = (exact.train_seconds + exact.eval_seconds) / exact.epochs_done
-        return float(seconds.median()) * trial.epochs, True
-    if num_params is None:
-        return None, False
+def _costs(
+    runs: pd.DataFrame, train_tokens: dict[str, int]
+) -> Callable[[Trial, int | None], tuple[float | None, bool]]:
+    """Returns a function of a trial and its parameters, from the ok runs on record.
+
+    It gives the seconds all epochs would take, and whether records of such a trial say so.
+    """
+    runs = runs[runs.epochs_done > 0].copy()
+    seconds = runs.train_seconds + runs.eval_seconds
+    runs["epoch"] = seconds / runs.epochs_done
     # Work grows with tokens x parameters; far from the sizes on record this is rough, hence "~".
-    known = near if same.empty else same
-    tokens = known.tokens_per_s * known.train_seconds
-    work = (known.train_seconds + known.eval_seconds) / (tokens * known.num_params)
-    return float(work.median()) * train_tokens[trial.corpus] * num_params * trial.epochs, False
+    runs["work"] = seconds / (runs.tokens_per_s * runs.train_seconds * runs.num_params)
+    for name in ("cell", "regularizer"):
+        runs[name] = runs[name].map(_names)
+    epochs = _medians(runs, ("cell", "regularizer", *_SIZE), "epoch")
+    same = _medians(runs, ("cell", *_SIZE), "work")
+    near = _medians(runs, ("cell", "batch_size", "precision"), "work")
+
+    def cost(trial: Trial, num_params: int | None) -> tuple[float | None, bool]:
+        cell, size = _names(trial.cell), tuple(getattr(trial, name) for name in _SIZE)
+        known = epochs.get((cell, _names(trial.regularizer), *size))
+        if known is not None:
+            return known * trial.epochs, True
+        work = same.get((cell, *size), near.get((cell, trial.batch_size, trial.precision)))
+        if work is None or num_params is None:
+            return None, False
+        return work * train_tokens[trial.corpus] * num_params * trial.epochs, False
+
+    return cost
 
 
+def _medians(
+    runs: pd.DataFrame, columns: tuple[str, ...], of: str
+) -> dict[tuple[object, ...], float]:
+    return {
+        tuple(key): float(value)
+        for *key, value in runs.groupby(list(columns))[of].median().reset_index().to_numpy()
+    }
+
+
+@functools.cache
 def _names(selection: str) -> str:
     """Returns the names of a selection, without hyper-parameters."""
     return "+".join(part.split(":")[0] for part in selection.split("+"))

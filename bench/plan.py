@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import provenance, store
 from bench.config import Expansion, Grid, Trial, run_id, select, sources_of
@@ -58,7 +59,10 @@ def plan(
     checked: set[tuple[str, int, int]] = set()
     jobs: list[Job] = []
     trials: dict[str, Trial] = {}
+    about: dict[tuple[str, str], dict[str, Any]] = {}  # many trials have the same two plugins
     git = provenance.git()
+    folder = str(data_dir.resolve())
+    plugin_folder = None if plugins is None else str(plugins.resolve())
     for trial in expansion.trials:
         shape = (trial.corpus, trial.bptt, trial.batch_size)
         if shape not in checked:
@@ -68,10 +72,10 @@ def plan(
             check_length(corpus, bptt=trial.bptt, batch_size=trial.batch_size)
             train_tokens[trial.corpus] = len(corpus.train)
             checked.add(shape)
-        sources = sources_of(trial, registry)
-        cell, regularizers = select(trial, registry)
-        origins = sorted({one.plugin.origin for one in (cell, *regularizers)})
-        name = run_id(trial, sources, hashes[trial.corpus])
+        pair = (trial.cell, trial.regularizer)
+        if pair not in about:
+            about[pair] = _about(trial, registry)
+        name = run_id(trial, about[pair]["sources"], hashes[trial.corpus])
         if name in trials:  # two folders with the same text
             expansion.merged += 1
             continue
@@ -81,12 +85,9 @@ def plan(
                 run_id=name,
                 trial=trial.model_dump(),
                 corpus_hash=hashes[trial.corpus],
-                sources=sources,
-                cell_hparams=_json(cell.hparams),
-                regularizer_hparams=_json({r.plugin.name: r.hparams for r in regularizers}),
-                plugin_origin=", ".join(origins),
-                data_dir=str(data_dir.resolve()),
-                plugins=None if plugins is None else str(plugins.resolve()),
+                **about[pair],
+                data_dir=folder,
+                plugins=plugin_folder,
                 device=device,
                 threads=threads,
                 keep_weights=keep_weights,
@@ -95,6 +96,18 @@ def plan(
         )
     statuses = store.statuses(results, trials)
     return Plan(grid, expansion, jobs, trials, statuses, train_tokens)
+
+
+def _about(trial: Trial, registry: Registry) -> dict[str, Any]:
+    """Returns what a job says of its plugins."""
+    cell, regularizers = select(trial, registry)
+    origins = sorted({one.plugin.origin for one in (cell, *regularizers)})
+    return {
+        "sources": sources_of(trial, registry),
+        "cell_hparams": _json(cell.hparams),
+        "regularizer_hparams": _json({r.plugin.name: r.hparams for r in regularizers}),
+        "plugin_origin": ", ".join(origins),
+    }
 
 
 def _json(value: object) -> str:

@@ -124,6 +124,10 @@ def test_cost_ratio_by_hand() -> None:
     assert (row["time"], row["rate"]) == ("× 1.10 [1.10, 1.10]", "× 0.91 [0.91, 0.91]")
     assert (row["seconds"], row["tokens"]) == ("5.50", "909")
     assert row["verdict"] == "slower (a look)"
+    for record in grid.records[3:5]:
+        record |= {"packed": 4, "train_seconds": 1e6}  # its clock is not its own
+    row = cost.cost_table(grid.corpus())[1]
+    assert (row["n"], row["seconds"]) == (1, "5.50")
     for record in grid.records[3:]:
         record["device"] = "another"
     assert cost.cost_table(grid.corpus())[1]["time"] == words.NOTHING

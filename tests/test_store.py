@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from bench import store
 from bench.config import FIELDS
 from bench.errors import BadInput
-from bench.store import parts
+from bench.store.read import arrow_schema, read_part
 from bench.store.schema import EPOCHS, RUNS
 from tests.records import epochs, record
 
@@ -56,8 +57,8 @@ def test_types_do_not_depend_on_values(results: Path) -> None:
     runs, problems = store.load_runs(results)
     assert problems == []
     assert runs.status.tolist() == ["lost"]
-    part, _ = parts.read_part(results / "runs" / "dddddddddddd.parquet", "runs")
-    assert part is not None and part.schema == parts.arrow_schema("runs")
+    part, _ = read_part(results / "runs" / "dddddddddddd.parquet", "runs")
+    assert part is not None and part.schema == arrow_schema("runs")
 
 
 def test_an_unknown_column_or_status_is_a_mistake_of_ours(results: Path) -> None:
@@ -211,3 +212,17 @@ def test_grids_are_listed_newest_first_and_unknown_ones_answered(results: Path) 
     (results / "grids" / "first.json").write_text('{"name": "first"')
     with pytest.raises(BadInput, match=r"first\.json: not a grid of ours"):
         store.load_grid(results, "first")
+
+
+def test_a_grid_file_says_what_its_trials_have_in_common_once(results: Path) -> None:
+    trials = [{"cell": "lstm", "lr": 20.0, "emsize": None, "rep": rep} for rep in range(3)]
+    wanted = [{"run_id": f"{i:012x}", "trial": trial} for i, trial in enumerate(trials)]
+    grid = {"name": "g", "command": "c", "wanted": wanted, "skipped": [], "merged": 0}
+    store.save_grid(results, grid)
+    path = results / "grids" / "g.json"
+    assert path.read_text().count('"lstm"') == 1
+    assert store.load_grid(results, "g") == grid
+    path.write_text(json.dumps(grid))  # as it was written before
+    assert store.load_grid(results, "g") == grid
+    store.save_grid(results, grid | {"wanted": []})
+    assert store.load_grid(results, "g")["wanted"] == []

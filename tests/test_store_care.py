@@ -26,7 +26,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_merge_keeps_a_final_record_over_lost_else_the_first(folders: tuple[Path, Path]) -> None:
     ours, theirs = folders
     store.write_run(ours, record("aaaaaaaaaaaa", status="lost"))
-    store.write_run(theirs, record("aaaaaaaaaaaa", status="ok", valid_nll=1.0), epochs(), b"w")
+    store.write_run(
+        theirs, record("aaaaaaaaaaaa", status="ok", valid_nll=1.0), epochs("aaaaaaaaaaaa"), b"w"
+    )
     store.write_run(ours, record("bbbbbbbbbbbb", valid_nll=2.0))
     store.write_run(theirs, record("bbbbbbbbbbbb", status="lost"))
     store.write_run(ours, record("cccccccccccc", valid_nll=3.0, host="here"))

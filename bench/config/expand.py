@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from bench.config.sizes import Sizes
 from bench.config.trial import Trial, make_trial, select
 from bench.corpora import default_data_dir, load
 from bench.errors import BadInput, one_line
-from bench.plugins import Registry, build_regularizers, load_class
+from bench.plugins import Registry, Selected, build_regularizers, load_class
 
 MAX_TRIALS = 200_000
+
+_Pair = tuple[str | None, list[tuple[Selected, Callable[[Trial], object]]]]
 
 
 @dataclass
@@ -41,9 +43,13 @@ def expand(grid: Grid, registry: Registry, data_dir: Path | None = None) -> Expa
     seen: set[Trial] = set()
     folder = data_dir or default_data_dir()
     sizes = Sizes(registry, lambda corpus: len(load(corpus, folder).vocab))
+    pairs: dict[tuple[str, str], _Pair] = {}  # many trials have the same two plugins
     for values, block in _products(grid):
         first = make_trial(sizes.solve(values, block.where), registry, block.where)
-        reason = _skip_reason(first, registry)
+        names = (first.cell, first.regularizer)
+        if names not in pairs:
+            pairs[names] = _pair(first, registry)
+        reason = _skip_reason(first, *pairs[names])
         if reason:
             key = (first.cell, first.regularizer, reason)
             expansion.skipped[key] = expansion.skipped.get(key, 0) + block.reps
@@ -71,23 +77,31 @@ def _products(grid: Grid) -> Iterator[tuple[dict[str, Any], Block]]:
             yield values, block
 
 
-def _skip_reason(trial: Trial, registry: Registry) -> str | None:
+def _pair(trial: Trial, registry: Registry) -> _Pair:
+    """Returns why a cell and its regularizers never go together, and those that may say skip."""
     cell, regularizers = select(trial, registry)
     for one in regularizers:
         for need in one.plugin.needs:
             if not cell.plugin.flags.get(need):
-                return f"{one.plugin.name} needs {need}, which {cell.plugin.name} does not give"
+                why = f"{one.plugin.name} needs {need}, which {cell.plugin.name} does not give"
+                return why, []
     build_regularizers(regularizers)  # their own range checks, before anything starts
-    for one in (cell, *regularizers):
-        skip = getattr(load_class(one.plugin), "skip", None)
+    classes = [(one, load_class(one.plugin)) for one in (cell, *regularizers)]
+    return None, [(one, cls.skip) for one, cls in classes if getattr(cls, "skip", None)]
+
+
+def _skip_reason(
+    trial: Trial, reason: str | None, skips: list[tuple[Selected, Callable[[Trial], object]]]
+) -> str | None:
+    for one, skip in skips:
         try:
-            reason = skip(trial) if skip else None
+            said = skip(trial)
         except Exception as error:
             raise BadInput(
                 f"{one.plugin.kind} {one.spelling}: its skip(trial) fails: "
                 f"{type(error).__name__}: {one_line(error, 200)}",
                 detail=traceback.format_exc(),
             ) from error
-        if reason:
-            return one_line(reason, 200)
-    return None
+        if said:
+            return one_line(said, 200)
+    return reason

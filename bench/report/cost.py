@@ -13,12 +13,16 @@ from bench.stats import Estimate, paired
 
 
 def cost_table(corpus: Corpus) -> list[View]:
-    """Rows of the cost table, from ok runs; ratios pair equal repetitions on equal devices."""
+    """Rows of the cost table, from ok runs; ratios pair equal repetitions on equal devices.
+
+    Runs that were packed shared the device with others: their clocks measure those, too, and count
+    for nothing here.
+    """
     table: list[View] = []
     for row in corpus.rows:
         lines: list[View] = []
         for setting in row.settings:
-            ok = [run for run in setting.runs if run.ok]
+            ok = [run for run in setting.runs if run.ok and _alone(run)]
             speed = [v for run in ok if (v := run.number("tokens_per_s"))]
             epoch = [v for run in ok if (v := _epoch_seconds(run))]
             time, rate = (_log_ratio(row, setting, f) for f in (_epoch_seconds, _tokens_per_s))
@@ -46,13 +50,17 @@ def _log_ratio(row: Row, setting: Setting, measure: Any) -> Estimate | None:
     pairs = [r for r in setting.runs if devices.get(r.rep) == _device(r)]
 
     def logs(runs: Iterable[Run]) -> dict[int, float]:
-        return {r.rep: math.log(v) for r in runs if r.ok and (v := measure(r))}
+        return {r.rep: math.log(v) for r in runs if r.ok and _alone(r) and (v := measure(r))}
 
     return paired(logs(pairs), logs(base.runs))
 
 
 def _device(run: Run) -> tuple[Any, ...]:
     return tuple(run.record.get(c) for c in ("host", "device", "threads", "kernel_path"))
+
+
+def _alone(run: Run) -> bool:
+    return (run.number("packed") or 1) == 1  # null in records from before
 
 
 def _epoch_seconds(run: Run) -> float | None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pandas as pd
 
+from bench.config import FIELDS
 from bench.errors import BadInput, one_line
 from bench.fields import acts, written
+from bench.store import RUNS
 
+_UNREAD = {
+    *("schema", "corpus_hash", "seed", "regularizer_hparams", "started_utc"),
+    *("cell_source", "regularizer_source", "plugin_origin"),
+}
+COLUMNS = tuple(c.name for c in RUNS if c.name not in FIELDS and c.name not in _UNREAD)
+"""Columns of the records that the page reads; a trial's fields are in the grid's file."""
 NOT_YET = "not yet run"
 BASELINE = "none"
 
@@ -124,7 +133,7 @@ def join(grid: Mapping[str, Any], records: pd.DataFrame) -> list[Corpus]:
                     f"grid {grid['name']}: trial {one_line(wanted['run_id'], 40)} has no {field}; "
                     "start the grid again to write its file anew"
                 )
-    by_id = {str(r["run_id"]): r for r in map(_plain, records.to_dict("records"))}
+    by_id = {record["run_id"]: record for record in _plain(records)}
     runs = {}
     for wanted in grid["wanted"]:
         record = by_id.get(wanted["run_id"], {})
@@ -146,16 +155,19 @@ def shorten(spellings: Iterable[str]) -> dict[str, str]:
     known = list(dict.fromkeys(spellings))
     short = {}
     for same in _group(known, short_name).values():
-        for spelling in same:
-            parts = []
-            for i, part in enumerate(spelling.split("+")):
-                rivals = [set(other.split("+")[i].split(":")[1:]) for other in same]
-                name, *hparams = part.split(":")
-                kept = [h for h in hparams if not all(h in rival for rival in rivals)]
-                parts.append(":".join([name, *kept]))
-            short[spelling] = "+".join(parts)
-    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
-    return {full: full if s in twice else s for full, s in short.items()}
+        parts = [[part.split(":") for part in spelling.split("+")] for spelling in same]
+        shared = [
+            set.intersection(*(set(hparams) for _, *hparams in rivals))
+            for rivals in zip(*parts, strict=True)
+        ]
+        for spelling, own in zip(same, parts, strict=True):
+            kept = (
+                ":".join([name, *(h for h in hparams if h not in common)])
+                for (name, *hparams), common in zip(own, shared, strict=True)
+            )
+            short[spelling] = "+".join(kept)
+    times = Counter(short.values())
+    return {full: full if times[s] > 1 else s for full, s in short.items()}
 
 
 def _corpus(
@@ -163,7 +175,7 @@ def _corpus(
 ) -> Corpus:
     apart = {"corpus", "regularizer", "rep"}
     fields = [f for f in runs[0].trial if f not in apart]
-    varying = [f for f in fields if len({repr(run.trial.get(f)) for run in runs}) > 1]
+    varying = [f for f in fields if _varies(f, runs)]
     shown = [
         f
         for f in varying
@@ -184,6 +196,13 @@ def _corpus(
     names = dict.fromkeys(s.name for row in rows for s in row.settings)
     ordered = sorted(names, key=lambda n: n != BASELINE)  # stable: the rest as the grid has them
     return Corpus(name, tuple(ordered), tuple(rows))
+
+
+def _varies(field: str, runs: Sequence[Run]) -> bool:
+    value = runs[0].trial.get(field)
+    text = repr(value)
+    others = (run.trial.get(field) for run in runs)
+    return any(other is not value and repr(other) != text for other in others)
 
 
 def _apart(sizes: Sequence[str], details: Sequence[tuple[str, ...]]) -> list[str]:
@@ -234,12 +253,14 @@ def _detail(trial: Mapping[str, Any], field: str) -> str:
     return f"{field} {written(trial.get(field))}" if acts(trial, field) else ""
 
 
-def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """A record as plain Python values, with None for every kind of null."""
-    return {
-        str(k): None if pd.isna(v) else v.item() if hasattr(v, "item") else v
-        for k, v in record.items()
-    }
+def _plain(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The records as plain Python values, with None for every kind of null."""
+    import pyarrow as pa
+
+    names = list(records.columns)
+    columns = [pa.array(records[name], from_pandas=True).to_pylist() for name in names]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
 
 
 def _group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from plotly.offline import get_plotlyjs
 
 from bench import store
 from bench.errors import BadInput, one_line
-from bench.report import beside, cost, figures, overview, tables, words
+from bench.report import beside, cost, figures, limits, overview, tables, words
 from bench.report import runs as single
-from bench.report.entries import NOT_YET, Corpus, Run, join
+from bench.report.entries import COLUMNS, NOT_YET, Corpus, Run, join
 
 HERE = Path(__file__).parent
 INDEX = "index"
@@ -58,9 +59,11 @@ def _write_grid(results: Path, grid: str) -> tuple[Path, list[Corpus], Mapping[s
         {"created_utc": "", "merged": 0} | store.load_grid(results, grid) | {"name": grid}
     )
     ids = [str(wanted["run_id"]) for wanted in spec["wanted"]]
-    records, run_problems = store.load_runs(results, ids)
-    epochs, epoch_problems = store.load_epochs(results, ids)
+    records, run_problems = store.load_runs(results, ids, COLUMNS)
     corpora = join(spec, records)
+    # A curve is forty rows of each run: only those that are drawn.
+    drawn = [run.run_id for c in corpora for run in limits.first(c, limits.DRAWN).runs]
+    epochs, epoch_problems = store.load_epochs(results, drawn, ("run_id", "epoch", "valid_nll"))
     curves = figures.curves_of(epochs)
     html = render(spec, corpora, curves, list(dict.fromkeys(run_problems + epoch_problems)))
     name = f"_{grid}" if grid.lower() == INDEX else grid
@@ -85,25 +88,32 @@ def render(
         return drawn[-1]["id"]
 
     for corpus in corpora:
+        # Holm's correction and the summary take all comparisons, also those that are not shown.
+        paired = tables.paired_table(corpus)
+        shown, few = limits.first(corpus, limits.SETTINGS), limits.first(corpus, limits.DRAWN)
         parts.append(
             {
                 "name": corpus.name,
                 "names": corpus.names,
-                "overview": draw("overview", overview.overview(corpus)),
-                "main": tables.main_table(corpus),
-                "published": beside.sources(beside.notes(corpus)),
+                "cut": limits.cut(shown, corpus),
+                "cut_drawn": limits.cut(few, corpus),
+                "summary": [] if few is corpus else limits.summary(corpus, paired),
+                "overview": draw("overview", overview.overview(few)),
+                "main": tables.main_table(shown),
+                "published": beside.sources(beside.notes(shown)),
                 "mc": any(run.number("valid_mc_nll") is not None for run in corpus.runs),
                 "floor": words.ppl(corpus.known("valid_floor")),
                 "unigram": words.ppl(corpus.known("unigram_nll")),
                 "known_floor": corpus.known("valid_floor") is not None,
-                "paired": tables.paired_table(corpus),
-                "forest": draw("differences", figures.forest(corpus)),
-                "curves": draw("curves", figures.learning_curves(corpus, curves)),
-                "cost": cost.cost_table(corpus),
+                "paired": paired if shown is corpus else limits.lines(paired, shown),
+                "forest": draw("differences", figures.forest(few)),
+                "curves": draw("curves", figures.learning_curves(few, curves)),
+                "cost": cost.cost_table(shown),
             }
         )
     plotly = get_plotlyjs() if drawn else ""
     script = (HERE / "page.js").read_text(encoding="utf-8")
+    failures = single.failures(corpora)
     return (
         _environment()
         .get_template("page.html.j2")
@@ -117,8 +127,11 @@ def render(
             dirty=any(run.record.get("git_dirty") for run in runs),
             problems=problems,
             impossible=single.impossible(corpora),
-            failures=single.failures(corpora),
-            runs=single.all_runs(corpora),
+            failures=failures,
+            failure_counts=words.count(f"{f['status']}: {f['error']}" for f in failures),
+            runs=single.all_runs(corpora, limits.RUNS),
+            total=len(runs),
+            lines=limits.LINES,
             not_yet=NOT_YET,
             figures=drawn,
             plotly=plotly,
@@ -132,9 +145,9 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Hardware, versions and commits met in the records, each with its number of runs."""
 
     def met(line: Any) -> list[str]:
-        lines = [line(run.record) for run in runs if run.record]
-        found = sorted({text for text in lines if text})
-        return [f"{text} ({lines.count(text)} runs)" if len(found) > 1 else text for text in found]
+        found = Counter(line(run.record) for run in runs if run.record)
+        lines = sorted(text for text in found if text)
+        return [f"{text} ({found[text]} runs)" if len(lines) > 1 else text for text in lines]
 
     def versions(r: Mapping[str, Any]) -> str:
         names = ("torch", "cuda", "cudnn", "python")

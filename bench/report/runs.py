@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from bench.report import words
@@ -34,10 +35,10 @@ def impossible(corpora: Sequence[Corpus]) -> list[View]:
     return [_where(c, w, s, r) for c, w, s, r in _walk(corpora) if r.reason == "impossible"]
 
 
-def all_runs(corpora: Sequence[Corpus]) -> list[View]:
-    """Every wanted trial; test only where its setting is the best on valid."""
+def all_runs(corpora: Sequence[Corpus], most: int | None = None) -> list[View]:
+    """The wanted trials, `most` at most; test only where its setting is the best on valid."""
     table = []
-    for corpus, row, setting, run in _walk(corpora):
+    for corpus, row, setting, run in itertools.islice(_walk(corpora), most):
         test = run.number("test_nll") if setting.chosen else None
         valid = run.number("valid_nll")
         numbers = (

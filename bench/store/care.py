@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput
 from bench.plugins import Registry
-from bench.store.parts import part_files, prepare, read_part, write_atomically
+from bench.store.compact import RUNS_PER_GROUP, alone, drop
+from bench.store.files import COMPACTED, aside_path, own_files, part_path
+from bench.store.parts import prepare, write_atomically, write_table
+from bench.store.read import read, read_compacted, read_own, read_part, statuses
 from bench.store.schema import FINAL, RESULT_COLUMNS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ABANDONED_SECONDS = 3600
 
@@ -20,20 +27,39 @@ def check(results: Path) -> list[str]:
     """Returns a line for each thing that is wrong in a results folder."""
     problems = []
     for table in ("runs", "epochs"):
-        for path in part_files(results, table):
-            _, problem = read_part(path, table)
-            if problem:
-                problems.append(problem)
-    runs = {p.stem for p in part_files(results, "runs")}
-    for path in part_files(results, "epochs"):
-        if path.stem not in runs:
+        rows, problem = read_compacted(results, table)
+        problems += [problem] if problem else []
+        for run_id in own_files(results, table):
+            found = read_own(results, table, run_id)
+            problems += [found[1]] if found and found[1] else []
+        folded = rows["run_id"].unique().to_pylist()
+        if table == "runs":
+            runs = {*own_files(results, "runs"), *folded}
+            if len(folded) < rows.num_rows:
+                problems.append(f"{results / 'runs' / COMPACTED}: holds a run twice")
+    for run_id in own_files(results, "epochs"):
+        if run_id not in runs:
+            path = part_path(results, "epochs", run_id)
             problems.append(f"{path}: epochs of a run that has no record")
+    without = set(folded) - runs
+    if without:
+        path = results / "epochs" / COMPACTED
+        problems.append(f"{path}: epochs of {len(without)} runs that have no record")
     return problems
 
 
+def count(results: Path) -> int:
+    """Returns how many runs have a record, whole or broken."""
+    folded, _ = read_compacted(results, "runs", columns=("run_id",))
+    return len({*own_files(results, "runs"), *folded["run_id"].to_pylist()})
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Returns a run's record, None when its file cannot be read."""
-    part, _ = read_part(path, "runs")
+    """Returns the record in a part-file, None when it cannot be read."""
+    try:
+        part, _ = read_part(path, "runs")
+    except FileNotFoundError:
+        return None
     return None if part is None else part.to_pylist()[0]
 
 
@@ -60,31 +86,68 @@ def merge(results: Path, sources: list[Path]) -> tuple[int, list[str]]:
         if source.resolve() == results.resolve():
             raise BadInput(f"{source}: cannot be merged into itself")
     prepare(results)
-    count, remarks = 0, []
+    came = 0
+    remarks: dict[str, None] = {}
     for source in sources:
-        for path in part_files(source, "runs"):
-            theirs = read_record(path)
-            if theirs is None:
-                remarks.append(read_part(path, "runs")[1] or f"{path}: unreadable")
-                continue
-            ours = read_record(results / "runs" / path.name)
-            if ours is not None and ours["status"] in FINAL:
-                names = differing(ours, theirs) if theirs["status"] in FINAL else []
-                if names:
-                    remarks.append(f"{path}: differs from the record kept in {', '.join(names)}")
-                continue
-            if ours is not None and theirs["status"] not in FINAL:
-                continue
-            for table in ("weights", "epochs", "runs"):  # the record last: it makes the run count
-                name = f"{path.stem}.{'safetensors' if table == 'weights' else 'parquet'}"
-                if (source / table / name).is_file():
-                    (results / table).mkdir(exist_ok=True)
-                    write_atomically(results / table / name, (source / table / name).read_bytes())
-            count += 1
+        listing, problems = read(source, "runs", None, ("run_id", "status"))
+        remarks |= dict.fromkeys(problems)
+        theirs = dict(zip(*(listing[c].to_pylist() for c in ("run_id", "status")), strict=True))
+        ours = statuses(results, theirs)
+        both = [r for r, s in theirs.items() if s in FINAL and ours.get(r) in FINAL]
+        wanted = [
+            r for r, s in theirs.items() if r not in ours or (s in FINAL and ours[r] not in FINAL)
+        ]
+        for some in _portions(both):
+            remarks |= dict.fromkeys(_compare(results, source, some))
+        for some in _portions(wanted):
+            number, problems = _copy(results, source, some)
+            remarks |= dict.fromkeys(problems)
+            came += number
         for path in sorted((source / "grids").glob("*.json")):
             if not (results / "grids" / path.name).exists():
                 shutil.copyfile(path, results / "grids" / path.name)
-    return count, remarks
+    return came, list(remarks)
+
+
+def _portions(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(run_ids), RUNS_PER_GROUP):
+        yield run_ids[start : start + RUNS_PER_GROUP]
+
+
+def _compare(results: Path, source: Path, run_ids: Sequence[str]) -> Iterator[str]:
+    ours, _ = read(results, "runs", run_ids, RESULT_COLUMNS)
+    theirs, problems = read(source, "runs", run_ids, RESULT_COLUMNS)
+    yield from problems
+    kept = {record["run_id"]: record for record in ours.to_pylist()}
+    for record in theirs.to_pylist():
+        names = differing(kept.get(record["run_id"], record), record)
+        if names:
+            path = part_path(source, "runs", record["run_id"])
+            yield f"{path}: differs from the record kept in {', '.join(names)}"
+
+
+def _copy(results: Path, source: Path, run_ids: Sequence[str]) -> tuple[int, list[str]]:
+    runs, problems = read(source, "runs", run_ids)
+    epochs, more = read(source, "epochs", run_ids)
+    curves = _by_run(epochs)
+    for run_id, record in _by_run(runs).items():
+        name = f"{run_id}.safetensors"
+        if (source / "weights" / name).is_file():
+            (results / "weights").mkdir(exist_ok=True)
+            content = (source / "weights" / name).read_bytes()
+            write_atomically(results / "weights" / name, content)
+        write_table(results, "epochs", run_id, curves.get(run_id, epochs.slice(0, 0)))
+        write_table(results, "runs", run_id, record)  # the last: it makes the run count
+    return runs.num_rows, problems + more
+
+
+def _by_run(rows: pa.Table) -> dict[str, pa.Table]:
+    """Returns the rows of each run; they are sorted by run_id."""
+    found, start = {}, 0
+    for one in rows["run_id"].value_counts().to_pylist():
+        found[one["values"]] = rows.slice(start, one["counts"])
+        start += one["counts"]
+    return found
 
 
 def orphans(results: Path, registry: Registry) -> list[tuple[str, str]]:
@@ -96,10 +159,11 @@ def orphans(results: Path, registry: Registry) -> list[tuple[str, str]]:
     hashes = {
         kind: {p.name: p.hash for p in plugins.values()} for kind, plugins in registry.items()
     }
+    columns = ["run_id", "plugin_origin"]
+    columns += [name for kind in hashes for name in (kind, f"{kind}_source")]
     found = []
-    for path in part_files(results, "runs"):
-        record = read_record(path)
-        if record is None or not set(record["plugin_origin"].split(", ")) <= origins:
+    for record in read(results, "runs", None, columns)[0].to_pylist():
+        if not set(record["plugin_origin"].split(", ")) <= origins:
             continue
         for kind in ("cell", "regularizer"):
             names = [part.split(":")[0] for part in record[kind].split("+")]
@@ -111,17 +175,23 @@ def orphans(results: Path, registry: Registry) -> list[tuple[str, str]]:
     return found
 
 
-def prune(results: Path, run_ids: list[str]) -> int:
-    """Deletes these runs and what writers that were killed left behind; returns the files gone."""
+def prune(results: Path, run_ids: Sequence[str]) -> int:
+    """Deletes these runs and what writers that were killed left behind; returns the files gone.
+
+    Rows of a compacted file go with it, and are no files: it is written anew without them.
+    """
     gone = 0
-    for run_id in run_ids:
-        for table in ("runs", "epochs"):  # the record first: without it the run does not count
-            gone += _delete(results / table / f"{run_id}.parquet")
-        gone += _delete(results / "weights" / f"{run_id}.safetensors")
-    for folder in ("runs", "epochs", "weights", "grids", "reports"):
-        for path in (results / folder).glob(".*.tmp"):
-            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:  # else its writer may live
-                gone += _delete(path)
+    with alone(results):
+        drop(results, run_ids)  # first: a part-file hides the row that it is a rerun of
+        for run_id in run_ids:
+            for table in ("runs", "epochs"):  # the record first: without it the run does not count
+                gone += _delete(part_path(results, table, run_id))
+                gone += _delete(aside_path(results, table, run_id))
+            gone += _delete(results / "weights" / f"{run_id}.safetensors")
+        for folder in ("runs", "epochs", "weights", "grids", "reports"):
+            for path in (results / folder).glob(".*.tmp"):
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:  # its writer may live
+                    gone += _delete(path)
     return gone
 
 
