@@ -193,7 +193,7 @@ class Display:
     def finish(self, run_id: str, record: dict[str, Any]) -> None:
         p = self.progress
         since, _ = p.running.pop(run_id, (time.monotonic(), 0))
-        p.finished[run_id] = record
+        p.finished[run_id] = {key: record.get(key) for key in ("status", "valid_nll")}
         line = (
             f"[{p.done:>{len(str(p.total))}}/{p.total}] {run_id} {p.label(run_id)} · "
             f"{outcome(record)} · {_span(time.monotonic() - since)}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from bench.worker import Job, Message, base_record
 log = logging.getLogger(__name__)
 
 Backend = Callable[[Sequence[Job], Deliver], None]
+_WAITING = 10
+"""Messages that may wait for the disk; where it is slower than that, trials wait as well."""
 
 
 def drive(
@@ -54,7 +58,7 @@ def drive(
         Display(plan.grid.name, progress, sys.stdout) as display,
     ):
 
-        def deliver(message: Message) -> None:
+        def take(message: Message) -> None:
             name = message["run_id"]
             if message.get("weights"):
                 weights[name] = message["weights"]
@@ -75,7 +79,8 @@ def drive(
                 _log_end(plan.trials[name], record)
 
         for _ in range(1 + max_retries):
-            backend(missing, deliver)
+            with _in_background(take) as deliver:
+                backend(missing, deliver)
             missing = [job for job in missing if job.run_id not in statuses]
             if not missing:
                 break
@@ -88,6 +93,26 @@ def drive(
             statuses[job.run_id] = "lost"
             display.finish(job.run_id, base_record(job) | {"error_text": causes.get(job.run_id)})
     return statuses
+
+
+@contextlib.contextmanager
+def _in_background(take: Callable[[Message], None]) -> Iterator[Deliver]:
+    """Yields a function that hands messages to `take` on another thread, in order.
+
+    A record waits for the disk several times, and no trial shall wait with it. What `take` raises
+    is raised by a later call, or at the end; all that was handed over is taken by then.
+    """
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+
+        def deliver(message: Message) -> None:
+            while pending and (pending[0].done() or len(pending) >= _WAITING):
+                pending.popleft().result()
+            pending.append(thread.submit(take, message))
+
+        yield deliver
+        while pending:
+            pending.popleft().result()
 
 
 def exit_code(statuses: dict[str, str], wanted: int) -> int:

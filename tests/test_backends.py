@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import store
+from bench.backends import ray_tune
+from bench.config import expand, load_grid
+from bench.corpora import default_data_dir
+from bench.plan import plan
+from bench.plugins import find
+from bench.worker import Job, run_trials
 from tests.grids import assert_same, bench, grid_file, results_of, rogue
 
 AXES = '{cell: [lstm, gru], regularizer: ["ar+tar"]}'
@@ -35,8 +43,13 @@ def test_local_backend_gives_the_same_numbers(jobs: int, alone: Path, tmp_path: 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_ray_gives_the_same_numbers(
-    alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    alone: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ray_tune, "WAVE", 1)  # two waves, as a grid of thousands has
+    monkeypatch.setattr(ray_tune, "ROUNDS", 0)
     grid = grid_file(tmp_path, AXES)
     assert bench("grid", grid, "--results", tmp_path, "--no-report") == 0
     assert_same(alone, tmp_path)
@@ -111,30 +124,25 @@ def test_ray_ships_plugins_and_survives_a_dying_actor(alone: Path, tmp_path: Pat
     assert runs[runs.cell == "works"].plugin_origin.item().startswith(str(tmp_path / "p"))
 
 
-def test_a_worker_refuses_what_the_driver_did_not_hash(tmp_path: Path) -> None:
-    import dataclasses
-    from typing import Any
-
-    from bench.config import expand, load_grid
-    from bench.corpora import default_data_dir
-    from bench.plan import plan
-    from bench.plugins import find
-    from bench.worker import run_trials
-
-    registry = find()
-    grid = load_grid(str(grid_file(tmp_path, "{cell: [lstm]}")))
+def one_job(folder: Path, cell: str, plugins: Path | None = None) -> Job:
+    registry = find(plugins)
+    grid = load_grid(str(grid_file(folder, f"{{cell: [{cell}]}}")))
     ready = plan(
         grid,
         expand(grid, registry),
         registry,
-        results=tmp_path,
+        results=folder,
         data_dir=default_data_dir(),
-        plugins=None,
+        plugins=plugins,
         device="cpu",
         threads=1,
         keep_weights=False,
     )
-    job = ready.jobs[0]
+    return ready.jobs[0]
+
+
+def test_a_worker_refuses_what_the_driver_did_not_hash(tmp_path: Path) -> None:
+    job = one_job(tmp_path, "lstm")
     for wrong in (
         {"sources": job.sources | {"cell:lstm": "0" * 16}},
         {"corpus_hash": "0" * 64},
@@ -145,3 +153,27 @@ def test_a_worker_refuses_what_the_driver_did_not_hash(tmp_path: Path) -> None:
         record = messages[-1]["record"]
         assert record["status"] == "failed"
         assert record["error_type"] in ("Mismatch", "BadInput")
+
+
+def test_a_worker_notices_a_plugin_that_changes_between_two_trials(tmp_path: Path) -> None:
+    rogue(tmp_path / "p", "mine")
+    job = one_job(tmp_path, "mine", tmp_path / "p")
+    ends: list[Any] = []
+
+    def train() -> str:
+        messages: list[dict[str, Any]] = []
+        run_trials([job], messages.append)
+        ends.append(messages[-1]["record"])
+        return str(ends[-1]["status"])
+
+    assert [train(), train()] == ["ok", "ok"]
+    (tmp_path / "p" / "cells" / "other.py").write_text("another plugin that is broken")
+    assert train() == "ok"
+    path = rogue(tmp_path / "p", "mine", call="x = x + 1")
+    assert train() == "failed" and ends[-1]["error_type"] == "Mismatch"
+    job = one_job(tmp_path, "mine", tmp_path / "p")
+    assert train() == "ok" and ends[-1]["valid_nll"] != ends[0]["valid_nll"]
+    path.write_text("this is no Python")
+    assert train() == "failed" and "mine is broken" in ends[-1]["error_text"]
+    path.unlink()
+    assert train() == "failed" and "no cell is called 'mine'" in ends[-1]["error_text"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.backends import ray_tune
+from bench.backends import ray_cluster
 from tests.conftest import Verb
 from tests.grids import grid_file
 from tests.test_bad_input import refused
@@ -46,7 +46,7 @@ def other_server(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def test_the_limit_is_ten_seconds() -> None:
-    assert ray_tune.CONNECT_SECONDS == 10
+    assert ray_cluster.CONNECT_SECONDS == 10
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
@@ -67,7 +67,7 @@ def test_nothing_listens(
 def test_what_listens_is_not_ray(
     verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_server: int
 ) -> None:
-    monkeypatch.setattr(ray_tune, "CONNECT_SECONDS", 3)  # so that the suite waits less
+    monkeypatch.setattr(ray_cluster, "CONNECT_SECONDS", 3)  # so that the suite waits less
     started = time.monotonic()
     address = f"127.0.0.1:{other_server}"
     outcome = verb("grid", grid_file(tmp_path, "{cell: [lstm]}"), "--address", address)

@@ -1,0 +1,82 @@
+"""What runs on a Ray worker, without Ray: the messages of a list of jobs, and its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.backends import outbox, ray_trial
+from bench.backends.ray_trial import Jobs, packed
+from bench.worker import Job, Message
+
+Report = Callable[[Message], None]
+
+
+def job(run_id: str) -> Job:
+    return Job(
+        run_id, {}, "0" * 64, {}, "{}", "{}", "tree", "/data", "/plugins", "cpu", 1, False, {}
+    )
+
+
+def begin(monkeypatch: pytest.MonkeyPatch, run: Callable[[list[Job], Report], bool]) -> Jobs:
+    """A trial of Tune's that has two of our jobs, which `run` runs."""
+    monkeypatch.setattr(outbox, "PERIOD", 0.0)
+    monkeypatch.setattr(ray_trial, "run_trials", run)
+    jobs = Jobs.__new__(Jobs)  # Tune's own part wants a folder
+    jobs.setup({"jobs": packed([job("a"), job("b")])})
+    return jobs
+
+
+def test_the_jobs_travel_without_the_drivers_plugin_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Job] = []
+
+    def run(jobs: list[Job], report: Report) -> bool:
+        seen.extend(jobs)
+        return True
+
+    jobs = begin(monkeypatch, run)
+    assert jobs.step() == {"parcel": [], "done": True}
+    assert [(one.run_id, one.data_dir, one.plugins) for one in seen] == [
+        ("a", "/data", None),
+        ("b", "/data", None),
+    ]
+
+
+def test_a_process_that_is_reused_runs_the_next_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(jobs: list[Job], report: Report) -> bool:
+        for one in jobs:
+            report({"run_id": one.run_id})
+        return True
+
+    jobs = begin(monkeypatch, run)
+    assert jobs.step() == {"parcel": [{"run_id": "a"}, {"run_id": "b"}], "done": True}
+    assert jobs.reset_config({"jobs": packed([job("c")])})
+    assert jobs.step() == {"parcel": [{"run_id": "c"}], "done": True}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_process_is_given_up_only_when_all_it_said_is_sent(
+    monkeypatch: pytest.MonkeyPatch, crash: bool
+) -> None:
+    go_on = threading.Event()
+
+    def run(jobs: list[Job], report: Report) -> bool:
+        report({"epoch": 1})
+        go_on.wait(10)
+        report({"record": {}})
+        if crash:
+            raise SystemExit  # no failure of a trial: those run_trials reports
+        return False
+
+    jobs = begin(monkeypatch, run)
+    first: dict[str, Any] = jobs.step()
+    assert first == {"parcel": [{"epoch": 1}], "done": False}
+    go_on.set()
+    jobs.thread.join(10)  # all is said before Tune asks again
+    assert jobs.step() == {"parcel": [{"record": {}}], "done": False}
+    with pytest.raises(RuntimeError, match="given up"):
+        jobs.step()
