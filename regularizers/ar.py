@@ -21,6 +21,8 @@ from torch import Tensor
 
 from bench.api import Activations
 
+from ._layers import over_layers
+
 
 @dataclass(frozen=True)
 class Regularizer:
@@ -38,7 +40,7 @@ class Regularizer:
         outputs = acts.dropped if self.of == "dropped" else acts.raw
         chosen = outputs if self.layers == "all" else outputs[-1:]
         size = _mean_square if self.form == "mean_square" else _mean_norm
-        return torch.stack([size(h) for h in chosen]).mean()
+        return over_layers(size, chosen)
 
 
 def _mean_square(h: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from bench.api import Activations
+
+from ._layers import over_layers
 
 
 @dataclass(frozen=True)
@@ -35,4 +36,4 @@ class Regularizer:
     def __call__(self, acts: Activations) -> Tensor:
         outputs = acts.dropped if self.of == "dropped" else acts.raw
         chosen = outputs if self.layers == "all" else outputs[-1:]
-        return torch.stack([h.abs().mean() for h in chosen]).mean()
+        return over_layers(lambda h: h.abs().mean(), chosen)

@@ -27,6 +27,8 @@ from torch import Tensor
 
 from bench.api import Activations
 
+from ._layers import over_layers
+
 
 @dataclass(frozen=True)
 class Regularizer:
@@ -44,7 +46,7 @@ class Regularizer:
         chosen = outputs if self.layers == "all" else outputs[-1:]
         if chosen[-1].shape[0] < 2:  # a shape, not a value: the mean over no step would be NaN
             return chosen[-1].new_zeros(())
-        return torch.stack([_change(h) for h in chosen]).mean()
+        return over_layers(_change, chosen)
 
 
 def _change(h: Tensor) -> Tensor:

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.api import Activations
+
+from ._layers import over_layers
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,16 @@ class Regularizer:
         chosen = outputs if self.layers == "all" else outputs[-1:]
         if chosen[-1].shape[0] < 2:  # a shape, not a value: the mean over no step would be NaN
             return chosen[-1].new_zeros(())
-        size = _mean_square if self.form == "mean_square" else _mean_norm
-        return torch.stack([size(h[1:] - h[:-1]) for h in chosen]).mean()
+        size = _mean_square_change if self.form == "mean_square" else _mean_norm_change
+        return over_layers(size, chosen)
 
 
-def _mean_square(change: Tensor) -> Tensor:
-    return change.square().mean()
+def _mean_square_change(h: Tensor) -> Tensor:
+    # The same as (h[1:] - h[:-1]).square().mean(), in two thirds of the operations.
+    return F.mse_loss(h[1:], h[:-1])
 
 
-def _mean_norm(change: Tensor) -> Tensor:
+def _mean_norm_change(h: Tensor) -> Tensor:
     # torch's norm has gradient 0 at 0, so two equal steps make no NaN.
-    norms: Tensor = torch.linalg.vector_norm(change, dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(h[1:] - h[:-1], dim=-1)
     return norms.mean()

@@ -18,10 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.api import Activations
+
+from ._layers import over_layers
 
 
 @dataclass(frozen=True)
@@ -40,4 +42,4 @@ class Regularizer:
         chosen = memories if self.layers == "all" else memories[-1:]
         if chosen[-1].shape[0] < 2:  # a shape, not a value: the mean over no step would be NaN
             return chosen[-1].new_zeros(())
-        return torch.stack([(c[1:] - c[:-1]).square().mean() for c in chosen]).mean()
+        return over_layers(lambda c: F.mse_loss(c[1:], c[:-1]), chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bench.config import Trial, make_trial
 from bench.corpora import load
 from bench.loop import Trainer
 from bench.plugins import build_regularizers, find, load_class, select_cell, select_regularizers
+from benchmarks import penalties, record, train_step
 
 OPTIONS = tuple(itertools.product(("dropped", "raw"), ("last", "all"), ("mean_square", "norm")))
 
@@ -111,6 +113,54 @@ def test_tar_depends_on_the_order_of_time_and_ar_does_not(options: tuple[str, st
     assert float(tar(backwards)) == pytest.approx(float(tar(ACTS)))
 
 
+def formula(name: str, h: Tensor, form: str) -> Tensor:
+    """The penalty of one layer, written out over single steps."""
+    parts = list(h) if name == "ar" else [late - early for early, late in itertools.pairwise(h)]
+    if form == "norm":
+        return sum((p.square().sum(-1).sqrt().mean() for p in parts), h.new_zeros(())) / len(parts)
+    return sum((p.square().sum() for p in parts), h.new_zeros(())) / (len(parts) * h[0].numel())
+
+
+@pytest.mark.parametrize("name", ["ar", "tar"])
+@pytest.mark.parametrize("options", OPTIONS, ids=":".join)
+def test_values_and_gradients_are_those_of_the_formula(
+    name: str, options: tuple[str, str, str]
+) -> None:
+    of, layers, form = options
+    generator = torch.Generator().manual_seed(1)
+    # Three layers, one of them batch-first in memory; two steps are a window with one change.
+    for steps in (6, 2):
+        raw, dropped = (
+            tuple(
+                torch.randn(4, steps, 5, generator=generator, dtype=torch.float64)
+                .transpose(0, 1)
+                .requires_grad_()
+                for _ in range(3)
+            )
+            for _ in range(2)
+        )
+        value = made(name, *options)(Activations(raw[0], raw, dropped, (None,) * 3))
+        chosen = raw if of == "raw" else dropped
+        chosen = chosen if layers == "all" else chosen[-1:]
+        wanted = torch.stack([formula(name, h, form) for h in chosen]).mean()
+        torch.testing.assert_close(value, wanted, rtol=1e-12, atol=0)
+        found = torch.autograd.grad(3 * value, [*raw, *dropped], materialize_grads=True)
+        expected = torch.autograd.grad(3 * wanted, [*raw, *dropped], materialize_grads=True)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["ar", "tar"])
+def test_a_million_single_precision_floats_are_summed_exactly_enough(name: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    h = torch.randn(35, 20, 1500, generator=generator).tanh()
+    regularizer = made(name, "raw", "last", "mean_square")
+    single, double = (
+        float(regularizer(Activations(x, (x,), (x,), (None,)))) for x in (h, h.double())
+    )
+    assert single == pytest.approx(double, rel=1e-6)
+
+
 # --- in training ----------------------------------------------------------------------------------
 
 
@@ -135,7 +185,7 @@ def window() -> Any:
             return out
 
         trainer.model.forward = watched  # type: ignore[assignment, method-assign]
-        tokens, targets = trainer.columns[:10], trainer.columns[1:11]
+        tokens, targets = trainer.columns[:10].long(), trainer.columns[1:11].long()
         out = trainer.train_window(tokens, targets, trainer.model.initial_state(5))
         return float(out[1]), float(out[0]), changed(seen[0], Tensor.detach)
 
@@ -166,3 +216,26 @@ def test_the_dropped_output_carries_its_scaling(window: Any) -> None:
     by_hand = float((2 * raw[kept]).square().sum()) / kept.numel()
     assert penalty == pytest.approx(by_hand, rel=1e-12)
     assert window("ar:alpha=1:of=raw")[0] == pytest.approx(float(raw.square().mean()), rel=1e-12)
+
+
+def test_their_cost_is_measured_and_they_take_fewer_operations_than_plain_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    argv = ["--quick", "--captured", "--seconds", "0", "--cells", "rnn_tanh", "--name", "here"]
+    assert penalties.main(argv) == 0
+    assert capsys.readouterr().out.startswith("no GPU: eager only")
+    (row,) = json.loads((tmp_path / "penalties-here.json").read_text())["rows"]
+    assert set(row["added_ms"]) == {*penalties.KINDS, penalties.AGAIN}
+    assert min(row["stage_ms"].values()) > 0
+    counts = row["operations"]
+    assert max(counts["ar"], counts["tar"]) < counts["ar+tar"] < counts[penalties.PLAIN]
+
+
+def test_the_steps_that_are_compared_differ_in_their_penalties() -> None:
+    values = {"regularizer": "none", "nhid": 8, "batch_size": 3, "bptt": 5}
+    steps = penalties.steps(train_step.trainer(values, 50, torch.device("cpu")))
+    steps[penalties.NONE]()  # the first one of all does more
+    counts = {name: penalties.operations(step) for name, step in steps.items()}
+    assert counts[penalties.NONE] == counts[penalties.AGAIN]
+    assert counts[penalties.NONE] < counts["ar"] < counts["ar+tar"] < counts[penalties.PLAIN]
