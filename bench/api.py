@@ -45,8 +45,8 @@ class Noise(Protocol):
         """Returns a dropout mask: 0 with probability `p`, else 1/(1-p).
 
         A pure function of (seed, step, site, name): the same call in the same step gives the same
-        mask, another name an independent one (any but the stack's own, "between layers"). A CPU
-        and a GPU draw different masks. Raises ValueError unless 0 <= p < 1.
+        mask, another name an independent one (any but the stack's own, "between layers"), on every
+        device alike. Raises ValueError unless 0 <= p < 1.
         """
         ...
 
@@ -73,8 +73,9 @@ class CellProtocol(Protocol):
 
     Optional class attributes: `memory = True` (forward also returns the memory [T,B,H]),
     `mixes_batch = True` (columns see each other in training), `eager_only = "why"` (control flow on
-    values), `skip(trial) -> str | None` (a reason why this trial makes no sense), `plain()` (the
-    same cell, same parameters, in plain torch operations).
+    values: its steps are not recorded as a CUDA graph), `skip(trial) -> str | None` (a reason why
+    this trial makes no sense), `plain()` (the same cell, same parameters, in plain torch
+    operations).
     """
 
     def __init__(self, input_size: int, hidden_size: int, **hparams: Any) -> None: ...

@@ -102,12 +102,13 @@ def _load(
     import safetensors
     from safetensors.torch import load_file
 
-    from bench.loop import DTYPES
     from bench.model import build
+    from bench.precision import DTYPES
 
     corpus = load(trial.corpus, data_dir or default_data_dir(), record["corpus_hash"])
     make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
-    model = build(trial, make_cell, len(corpus.vocab)).to(DTYPES[trial.precision])
+    exact = trial.model_copy(update={"precision": "fp32"})  # whatever it was trained with
+    model = build(exact, make_cell, len(corpus.vocab)).to(DTYPES[trial.precision])
     try:
         model.load_state_dict(load_file(path))
         if not all(parameter.isfinite().all() for parameter in model.parameters()):

@@ -50,6 +50,7 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     from bench.driver import drive, exit_code, summary
     from bench.plan import plan
     from bench.plugins import find
+    from bench.precision import refusal
 
     assert isinstance(grid, Grid)
     registry = find(options.plugins)
@@ -57,6 +58,10 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     expansion = expand(grid, registry, data_dir)
     address = _address(options)
     gpus, device = _device(options, address)
+    if address is None:  # what a cluster's nodes can do, they know
+        for precision in {trial.precision for trial in expansion.trials}:
+            if reason := refusal(precision, device):
+                raise BadInput(f"{grid.name}: {reason}")
     ready = plan(
         grid,
         expansion,
@@ -205,18 +210,18 @@ def _backend(options: Options, address: str | None, gpus: float, slots: int) -> 
         return partial(local.run, slots=slots, gpus=names)
     if importlib.util.find_spec("ray") is None:
         raise BadInput("--backend ray: ray is not installed; --backend local needs none")
-    from bench.backends import ray_tune
+    from bench.backends import ray_cluster, ray_tune
 
-    resources = ray_tune.Resources(options.cpus_per_trial, gpus, slots)
+    resources = ray_cluster.Resources(options.cpus_per_trial, gpus, slots)
     if address is not None:
-        address = ray_tune.check_address(address)
+        address = ray_cluster.check_address(address)
     return partial(ray_tune.run, resources=resources, address=address)
 
 
 def _remark(options: Options, address: str | None) -> None:
     if options.backend != "ray" or address is not None or options.address == "local":
         return
-    from bench.backends.ray_tune import running_here
+    from bench.backends.ray_cluster import running_here
 
     other = running_here()
     if other:

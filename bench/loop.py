@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.api import Activations
+from bench import precision as precisions
 from bench.config import Trial
 from bench.corpora import Corpus
 from bench.corpora.windows import columns, windows
+from bench.engine import Engine
 from bench.evaluation import evaluate, excess, monte_carlo
-from bench.model import StackState, build, detach
-from bench.noise import WindowNoise
-from bench.objective import losses, make_objective
+from bench.model import StackState, build
 from bench.schedule import Average, stalled, window_lengths
+from bench.step import Outcome, Penalty
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 IMPOSSIBLE = 4.0
 """Standard errors below the source's own nll from which a result is a bug, not luck."""
 
-Penalty = Callable[[Activations], Tensor]
 
-
-def prepare_thread(device: torch.device, threads: int = 1) -> None:
+def prepare_thread(device: torch.device, threads: int = 1, precision: str = "fp32") -> None:
     """Sets all that is global and moves numbers, on the thread that trains.
 
     Called before each trial, since a plugin, or the trial before, may have changed any of it.
@@ -40,15 +37,8 @@ def prepare_thread(device: torch.device, threads: int = 1) -> None:
     torch.set_grad_enabled(True)
     # A diverging trial runs several times slower with denormals.
     torch.set_flush_denormal(True)
-    # The older switches first: set after the newer ones, they make torch refuse to read either.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.enabled = True
-    # "fp32" means true fp32 in every kernel; cuDNN's recurrences default to TF32.
-    backends: Any = torch.backends  # torch's own stubs lag behind these switches
-    for switch in (backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv):
-        switch.fp32_precision = "ieee"
-    backends.cudnn.rnn.fp32_precision = "ieee"
+    precisions.apply(precision)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -77,14 +67,13 @@ class Trainer:
     ) -> None:
         self.trial, self.corpus, self.device = trial, corpus, device
         self.regularizers = regularizers
-        self.dtype = DTYPES[trial.precision]
+        self.dtype = precisions.DTYPES[trial.precision]
         assert trial.min_lr is not None  # resolved by Trial
         self.min_lr: float = trial.min_lr
         self.model = build(trial, make_cell, len(corpus.vocab)).to(device, self.dtype)
         self.parameters = list(self.model.parameters())
         self.lr = trial.lr
-        self.optimizer = torch.optim.SGD(self.parameters, lr=trial.lr, weight_decay=trial.wdecay)
-        self.objective = make_objective(trial.objective)
+        self.engine = Engine(trial, self.model, regularizers, device)
         self.average: Average | None = None
         self.averaged_from_epoch: int | None = None
         self.valid_nlls: list[float] = []
@@ -102,60 +91,38 @@ class Trainer:
         # A look at the loss waits for a GPU, so there it is taken rarely.
         self._look_every = 1 if device.type == "cpu" else 50
 
-    def train_window(
-        self, tokens: Tensor, targets: Tensor, state: StackState
-    ) -> tuple[Tensor, Tensor, Tensor, StackState]:
-        """Takes one step of SGD on a window, tokens and targets [T,B].
-
-        Returns the mean nll, what else is in the loss (weighted penalties, the objective's term)
-        and the gradient norm before clipping (scalars, on the device), and the next window's state.
-        """
-        noise = WindowNoise(self.trial.seed, "train", self.step, self.device, self.dtype)
-        nll, penalty, state, acts = losses(
-            self.objective, self.model, tokens, targets, detach(state), noise
-        )
-        loss = nll.mean()
-        for regularizer, coefficient in self.regularizers:
-            value = regularizer(acts)
-            if value.shape != ():
-                raise ValueError(
-                    f"{type(regularizer).__module__.rsplit('.', 1)[-1]}: a penalty must be a "
-                    f"scalar, not of shape {list(value.shape)}"
-                )
-            penalty = penalty + coefficient * value
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.trial.clip)
+    def train_window(self, tokens: Tensor, targets: Tensor, state: StackState) -> Outcome:
+        """Takes one step of SGD on a window, tokens and targets [T,B]; see `bench.step`."""
+        lr = self.lr
         if self.trial.variable_bptt:  # a step weighs as much as it has seen
-            self._set_lr(self.lr * len(tokens) / self.trial.bptt)
-        self.optimizer.step()
+            lr *= len(tokens) / self.trial.bptt
+        out = self.engine.train(tokens, targets, state, self.step, lr)
         if self.average is not None:
             self.average.update()
         self.step += 1
-        return loss.detach(), penalty.detach(), norm, state
+        return out
 
-    def train_epoch(self) -> dict[str, Any]:
+    def _train_epoch(self) -> Generator[None, None, dict[str, Any]]:
         """Trains one pass over the training text; returns the record without valid_nll."""
         self.model.train()
-        self._set_lr(self.lr)
         lengths: int | Iterator[int] = self.trial.bptt
         if self.trial.variable_bptt:
             lengths = window_lengths(self.trial.bptt, self.trial.seed, self.epochs_done)
-        self._synchronise()
+        self.engine.synchronise()
         started = time.perf_counter()
-        sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+        sums = self.engine.step.sums.zero_()
         tokens_seen = count = 0
         state = self.model.initial_state(self.trial.batch_size)
         for tokens, targets in windows(self.columns, lengths):
-            nll, penalty, norm, state = self.train_window(tokens, targets, state)
-            sums += torch.stack([nll.double() * tokens.numel(), penalty.double(), norm.double()])
+            nll, penalty, _, state = self.train_window(tokens, targets, state)
             tokens_seen += tokens.numel()
             count += 1
             if count % self._look_every == 0 and not math.isfinite(float(nll + penalty)):
                 break
+            yield
         totals = sums.tolist()
         self.diverged = not math.isfinite(totals[0] + totals[1])
-        self._synchronise()
+        self.engine.synchronise()
         seconds = time.perf_counter() - started
         self.train_seconds += seconds
         self.trained_tokens += tokens_seen
@@ -173,8 +140,22 @@ class Trainer:
 
     def epochs(self) -> Iterator[dict[str, Any]]:
         """Yields one record per epoch until the trial ends by its own rules."""
+        return (record for record in self.turns() if record is not None)
+
+    def turns(self) -> Iterator[dict[str, Any] | None]:
+        """Yields the same records, and None after each window: trials on one device take turns."""
+        course = self._course()
+        while True:
+            with self.engine.place():  # for each turn anew: in between, other trials have theirs
+                try:
+                    record = next(course)
+                except StopIteration:
+                    return
+            yield record
+
+    def _course(self) -> Iterator[dict[str, Any] | None]:
         while self.epochs_done < self.trial.epochs and self.lr >= self.min_lr:
-            record = self.train_epoch()
+            record = yield from self._train_epoch()
             if not self.diverged:
                 record["valid_nll"] = valid = self._validate()
                 self.diverged = not math.isfinite(valid)
@@ -214,6 +195,10 @@ class Trainer:
 
         A diverged trial has no best epoch and no nll: there is nothing to compare it with.
         """
+        with self.engine.place():
+            return self._result()
+
+    def _result(self) -> dict[str, Any]:
         corpus = self.corpus
         columns: dict[str, Any] = {
             "num_params": self.model.num_params,
@@ -223,7 +208,7 @@ class Trainer:
             "valid_tokens": len(corpus.valid) - 1,
             "test_tokens": len(corpus.test) - 1,
             "unigram_nll": corpus.unigram_nll["valid"],
-            "kernel_path": "eager",
+            "kernel_path": self.engine.path,
         }
         if self.diverged:
             columns |= {"status": "diverged", "stop_reason": "nan", "best_epoch": None}
@@ -261,9 +246,10 @@ class Trainer:
         return "annealed" if self.lr < self.min_lr else "epochs"
 
     def _evaluate(self, split: str) -> NDArray[np.float64]:
-        self._synchronise()
+        self.engine.synchronise()
         started = time.perf_counter()
-        nll = evaluate(self.model, getattr(self.corpus, split), self.trial.bptt)
+        ids = getattr(self.corpus, split)
+        nll = evaluate(self.model, ids, self.trial.bptt, run=self.engine.predict)
         self.eval_seconds += time.perf_counter() - started
         return nll
 
@@ -275,11 +261,3 @@ class Trainer:
         nll = monte_carlo(self.model, ids, trial.bptt, trial.eval_mc, trial.seed)
         self.eval_seconds += time.perf_counter() - started
         return float(nll.mean())
-
-    def _set_lr(self, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

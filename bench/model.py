@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from bench.api import Activations, State
 from bench.config import Trial
-from bench.noise import WindowNoise, stream
+from bench.decoder import decode_nll
+from bench.noise import Draws, stream
+from bench.precision import rounding
+from bench.products import ROUNDED, linear
 
 StackState = tuple[State, ...]
 """One State per layer."""
@@ -46,8 +49,10 @@ class LanguageModel(nn.Module):
         seed: int,
         dropoute: float = 0.0,
         locked: bool = False,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
+        self.precision = precision
         self.dropout, self.dropouti, self.dropouth = dropout, dropouti, dropouth
         self.dropoute, self.locked = dropoute, locked
         torch.manual_seed(stream(seed, "init", "input"))
@@ -68,6 +73,11 @@ class LanguageModel(nn.Module):
         )
 
     @property
+    def decoder(self) -> Tensor:
+        """The decoder's weight [V,E], which is the embedding when tied."""
+        return self.embedding if self.decoder_weight is None else self.decoder_weight
+
+    @property
     def num_params(self) -> int:
         """Trainable parameters; tied ones count once."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -77,29 +87,28 @@ class LanguageModel(nn.Module):
         return tuple(cell.initial_state(batch_size) for cell in self.cells)  # type: ignore[operator]
 
     def forward(
-        self, tokens: Tensor, targets: Tensor, state: StackState, noise: WindowNoise | None
+        self, tokens: Tensor, targets: Tensor, state: StackState, noise: Draws | None
     ) -> tuple[Tensor, StackState, Activations]:
         """tokens [T,B], targets [T,B] (-1: nothing to predict) -> nll [T,B] in nats, state, acts.
 
         `noise` None means no dropout of any kind.
         """
-        logits, state, acts = self.predict(tokens, state, noise)
-        return token_nll(logits, targets), state, acts
+        hidden, state, acts = self._run(tokens, state, noise)
+        return decode_nll(hidden, self.decoder, self.decoder_bias, targets), state, acts
 
     def predict(
-        self, tokens: Tensor, state: StackState, noise: WindowNoise | None
+        self, tokens: Tensor, state: StackState, noise: Draws | None
     ) -> tuple[Tensor, StackState, Activations]:
         """tokens [T,B] -> logits [T,B,V], state, acts: `forward` for an objective of its own."""
         hidden, state, acts = self._run(tokens, state, noise)
-        weight = self.embedding if self.decoder_weight is None else self.decoder_weight
-        return F.linear(hidden, weight, self.decoder_bias), state, acts
+        return linear(hidden, self.decoder, self.decoder_bias), state, acts
 
     def logits(self, tokens: Tensor, state: StackState) -> tuple[Tensor, StackState]:
         """tokens [T,B] -> logits [T,B,V], state. For text generation; training reads the nll."""
         logits, state, _ = self.predict(tokens, state, None)
         return logits, state
 
-    def _embed(self, tokens: Tensor, noise: WindowNoise | None) -> Tensor:
+    def _embed(self, tokens: Tensor, noise: Draws | None) -> Tensor:
         embedded = F.embedding(tokens, self.embedding)
         if noise is not None and self.dropoute > 0:
             # The words that stand here, not a product over all V of them.
@@ -107,14 +116,14 @@ class LanguageModel(nn.Module):
             embedded = embedded * words[tokens]
         return self._drop(embedded, noise, "input", self.dropouti)
 
-    def _drop(self, x: Tensor, noise: WindowNoise | None, site: str, p: float) -> Tensor:
+    def _drop(self, x: Tensor, noise: Draws | None, site: str, p: float) -> Tensor:
         if noise is None or p == 0:
             return x
         shape = (1 if self.locked else x.shape[0], *x.shape[1:])
         return x * noise.at(site).mask("between layers", shape, p)
 
     def _run(
-        self, tokens: Tensor, state: StackState, noise: WindowNoise | None
+        self, tokens: Tensor, state: StackState, noise: Draws | None
     ) -> tuple[Tensor, StackState, Activations]:
         embedded = self._embed(tokens, noise)
         hidden = embedded
@@ -124,8 +133,9 @@ class LanguageModel(nn.Module):
         states: list[State] = []
         for layer, (cell, size) in enumerate(zip(self.cells, self.sizes, strict=True)):
             site = f"layer{layer}"
-            out = cell(hidden, state[layer], noise.at(site) if noise else None)
-            raw, new_state, memory = _unpack(out, cell, (*tokens.shape, size))
+            with rounding(self.precision, hidden.device):
+                out = cell(hidden, state[layer], noise.at(site) if noise else None)
+            raw, new_state, memory = _unpack(out, cell, (*tokens.shape, size), hidden.dtype)
             is_last = layer == len(self.cells) - 1
             hidden = self._drop(
                 raw,
@@ -159,6 +169,7 @@ def build(
         seed=trial.seed,
         dropoute=trial.dropoute,
         locked=trial.locked,
+        precision=trial.precision,
     )
 
 
@@ -176,7 +187,7 @@ def detach(state: StackState) -> StackState:
 
 
 def _unpack(
-    out: object, cell: nn.Module, shape: tuple[int, ...]
+    out: object, cell: nn.Module, shape: tuple[int, ...], dtype: torch.dtype
 ) -> tuple[Tensor, State, Tensor | None]:
     # A clear line here, or a puzzling one from deep inside torch.
     memory_promised = bool(getattr(cell, "memory", False))
@@ -194,4 +205,10 @@ def _unpack(
             raise ValueError(f"the cell returned {name} {got}; [T,B,H] is {list(shape)} here")
     if not isinstance(state, tuple) or not all(isinstance(t, Tensor) for t in state):
         raise ValueError("the cell returned a state that is no tuple of tensors")
-    return raw, state, memory
+    state = tuple(_widened(t, dtype) for t in state)
+    return _widened(raw, dtype), state, None if memory is None else _widened(memory, dtype)
+
+
+def _widened(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """What came out of a rounded product may be of the narrow type."""
+    return x.to(dtype) if x.dtype in ROUNDED.values() else x

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from bench.api import Activations
 from bench.config.objective import parse
 from bench.model import LanguageModel, StackState, token_nll
-from bench.noise import WindowNoise
+from bench.noise import Draws
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def losses(
     tokens: Tensor,
     targets: Tensor,
     state: StackState,
-    noise: WindowNoise | None,
+    noise: Draws | None,
 ) -> tuple[Tensor, Tensor, StackState, Activations]:
     """Returns a window's nll [T,B], what the objective adds to its mean (0-d), state and acts."""
     if objective is None:

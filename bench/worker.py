@@ -6,16 +6,23 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import gc
+import logging
 import os
 import traceback
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench import provenance
 from bench.config import PROTOCOL, Trial, make_trial, select, sources_of
-from bench.plugins import build_regularizers, find, load_class
+from bench.errors import BadInput, one_line
+from bench.pack import room, take_turns
+from bench.plugins import Registry, build_regularizers, find, load_class, source_hash
+
+log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 """{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None.
@@ -23,10 +30,14 @@ Message = dict[str, Any]
 A backend adds "vanished": "how" when the process of a trial is gone before its record came.
 """
 Report = Callable[[Message], None]
+Course = Generator[None, None, tuple[Message, bytes | None]]
+"""A trial under way: a turn a window; in the end its columns and the weights that are kept."""
 
 REUSABLE = frozenset({"ok", "diverged", "stopped"})
 """After any other end a process is given up: what broke it may still be in it."""
 ERROR_CHARS = 20_000
+ENOUGH = 8
+"""Windows after which a trial holds all the memory it will ever need."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -82,55 +93,76 @@ def base_record(job: Job) -> dict[str, Any]:
     }
 
 
-def run_trials(jobs: Iterable[Job], report: Report) -> bool:
-    """Runs each job and reports its epochs and its record.
+def run_trials(jobs: Iterable[Job], report: Report, pack: int = 1) -> bool:
+    """Runs the jobs, up to `pack` side by side, and reports their epochs and records.
 
-    Returns whether the process may be used for further trials. Nothing but a KeyboardInterrupt
-    leaves this function: whatever a plugin raises is its trial's record.
+    `pack` 0: as many as fit into the device's memory, by what the first one takes. A job that fails
+    beside others is run once more, alone: its record is of that run. Returns whether the process
+    may be used for further trials. Nothing but a KeyboardInterrupt leaves this function: whatever a
+    plugin raises is its trial's record. Only where a trial beside others broke the device for good,
+    those that have not ended get none.
     """
     # Before the first CUDA call of the process, or cuDNN's recurrences are not deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     _keep_memory()
-    reusable = True
-    for job in jobs:
-        record = base_record(job)
-        weights: bytes | None = None
+    size = _Size(pack)
+    records: dict[str, Message] = {}
+    alone: deque[Job] = deque()
+
+    def begin(job: Job) -> Course:
+        records[job.run_id] = base_record(job)
         report({"run_id": job.run_id, "start": True})
-        try:
-            provenance.reset_peak_memory(job.device)
-            columns, weights = _run(job, report)
+        return _course(job, report, size)
+
+    def turns() -> Iterator[tuple[Job, int, Any]]:
+        yield from take_turns(jobs, begin, lambda: size.width, _together)
+        while alone:
+            yield from take_turns([alone.popleft()], begin, lambda: 1)
+
+    reusable = True
+    for job, company, outcome in turns():
+        record = records.pop(job.run_id)
+        if company > 1 and isinstance(outcome, BaseException):
+            log.warning("%s failed beside others: %s", job.run_id, one_line(outcome, 200))
+            del outcome  # and with it the trial's memory
+            if not _works(job.device):
+                return False
+            alone.append(job)
+            continue
+        weights = None
+        if isinstance(outcome, BaseException):
+            record |= _failure(outcome)
+        else:
+            columns, weights = outcome
             record |= columns
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            record |= {
-                "status": "oom" if _is_oom(error) else "failed",
-                "error_type": type(error).__name__,
-                "error_text": _text(traceback.format_exc()[-ERROR_CHARS:]),
-            }
         with contextlib.suppress(Exception):  # a broken device must not keep the record from us
             record |= provenance.of_process(job.device)
-            record["peak_mem_bytes"] = provenance.peak_memory(job.device)
+            record |= {"packed": company, "peak_mem_bytes": provenance.peak_memory(job.device)}
         report({"run_id": job.run_id, "record": record, "weights": weights})
         reusable = reusable and record["status"] in REUSABLE
     return reusable
 
 
-def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
+def _course(job: Job, report: Report, size: _Size) -> Course:
+    """Runs a trial, a window a turn; returns its columns and the weights that are kept."""
     import torch
 
     from bench.corpora import check_length, default_data_dir, load
     from bench.loop import Trainer, prepare_thread
+    from bench.precision import refusal
 
+    provenance.reset_peak_memory(job.device)
     device = torch.device(job.device)
-    prepare_thread(device, job.threads)
-    registry = find(Path(job.plugins) if job.plugins else None)
+    registry = _registry(job)
     trial = make_trial(job.trial, registry, f"trial {job.run_id}")
     if job.protocol != PROTOCOL:
         raise Mismatch(f"protocol: the driver's is {job.protocol}, this worker's {PROTOCOL}")
     found = sources_of(trial, registry)
     if found != job.sources:
         raise Mismatch(f"plugin source: the driver hashed {job.sources}, this worker {found}")
+    if (reason := refusal(trial.precision, device.type)) is not None:
+        raise BadInput(reason)
+    prepare_thread(device, job.threads, trial.precision)
     cell, regularizers = select(trial, registry)
     data_dir = Path(job.data_dir)
     if not data_dir.is_dir():  # another machine than the driver's: look where its own data are
@@ -139,9 +171,14 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
     check_length(corpus, bptt=trial.bptt, batch_size=trial.batch_size)
     make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
     trainer = Trainer(trial, corpus, make_cell, build_regularizers(regularizers), device)
-    prepare_thread(device, job.threads)  # importing and building the plugins may have changed it
-    for epoch in trainer.epochs():
-        report({"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}})
+    # Importing and building the plugins may have changed it.
+    prepare_thread(device, job.threads, trial.precision)
+    for turn, epoch in enumerate(trainer.turns()):
+        if epoch is not None:
+            report({"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}})
+        if turn == ENOUGH:
+            size.decide(job.device)
+        yield
     columns = trainer.result()
     weights = None
     if job.keep_weights and columns["status"] == "ok":
@@ -149,6 +186,68 @@ def _run(job: Job, report: Report) -> tuple[dict[str, Any], bytes | None]:
 
         weights = save({k: t.contiguous().cpu() for k, t in trainer.best_weights.items()})
     return columns, weights
+
+
+class _Size:
+    """How many trials may run side by side; of `0`, decided once the first one's need is known."""
+
+    def __init__(self, pack: int) -> None:
+        self.width, self.open = pack or 1, pack == 0
+
+    def decide(self, device: str) -> None:
+        if self.open:
+            self.width, self.open = room(device), False
+
+
+def _together(one: Job, other: Job) -> bool:
+    """Switches of torch hold for a whole process; trials under different ones take it in turn."""
+    return one.trial["precision"] == other.trial["precision"] and one.threads == other.threads
+
+
+def _failure(error: BaseException) -> Message:
+    text = "".join(traceback.format_exception(error))
+    return {
+        "status": "oom" if _is_oom(error) else "failed",
+        "error_type": type(error).__name__,
+        "error_text": _text(text[-ERROR_CHARS:]),
+    }
+
+
+def _works(device: str) -> bool:
+    """Returns whether the device still does anything; frees what a failed trial held of it."""
+    gc.collect()
+    if device != "cuda":
+        return True
+    import torch
+
+    try:
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize()
+    except Exception:
+        return False
+    return True
+
+
+_found: dict[str | None, Registry] = {}
+
+
+def _registry(job: Job) -> Registry:
+    """Returns the plugins, as this process found them before if those of the job are the same now.
+
+    To read them all takes longer than a short trial; the job's own are read again each time.
+    """
+    registry = _found.get(job.plugins, {})
+    for name in job.sources:
+        kind, _, plugin = name.partition(":")
+        before = registry.get(kind, {}).get(plugin)
+        try:
+            same = before is not None and source_hash(before.path) == before.hash
+        except (OSError, SyntaxError):  # find says it in its own words
+            same = False
+        if not same:
+            registry = _found[job.plugins] = find(Path(job.plugins) if job.plugins else None)
+            break
+    return registry
 
 
 def _keep_memory() -> None:

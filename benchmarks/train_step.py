@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.config import Trial, make_trial, select
 from bench.corpora import Corpus
+from bench.corpora.windows import windows
+from bench.decoder import decode_nll
 from bench.loop import Trainer, prepare_thread
-from bench.model import detach, token_nll
+from bench.model import detach
 from bench.noise import WindowNoise
 from bench.plugins import build_regularizers, find, load_class
 from benchmarks.peer import KINDS, Peer
@@ -57,30 +59,39 @@ def trainer(values: dict[str, Any], vocab_size: int, device: torch.device) -> Tr
     )
 
 
-def our_step(one: Trainer) -> Callable[[], None]:
-    """Returns a function that trains on one window and waits for its end."""
+def our_step(one: Trainer, wait: bool = True) -> Callable[[], None]:
+    """Returns a function that trains on one window and, unless told not to, waits for its end."""
     one.model.train()
     bptt = one.trial.bptt
-    tokens, targets = one.columns[:bptt], one.columns[1 : bptt + 1]
+    tokens, targets = next(windows(one.columns, bptt))
     state = one.model.initial_state(one.trial.batch_size)
 
     def run() -> None:
-        one.train_window(tokens, targets, state)
-        _wait(one.device)
+        with one.engine.place():
+            one.train_window(tokens, targets, state)
+        if wait:
+            _wait(one.device)
 
     return run
 
 
-def peer_step(one: Trainer, kind: str) -> Callable[[], None]:
+def kind_of(cell: str) -> str:
+    """Returns the peer's kind of recurrence for a cell's spelling; `lstm` where none is nearer."""
+    name = cell.split(":")[0]
+    return name if name in KINDS else next((k for k in KINDS if name.startswith(k)), "lstm")
+
+
+def peer_step(one: Trainer, kind: str, wait: bool = True) -> Callable[[], None]:
     """Returns the same for the peer."""
     trial = one.trial
     torch.manual_seed(1)
     peer = Peer(kind, len(one.corpus.vocab), trial.nhid, trial.dropout, trial.lr).to(one.device)
-    tokens, targets = one.columns[: trial.bptt], one.columns[1 : trial.bptt + 1]
+    tokens, targets = next(windows(one.columns, trial.bptt))
 
     def run() -> None:
         peer.step(tokens, targets, None)
-        _wait(one.device)
+        if wait:
+            _wait(one.device)
 
     return run
 
@@ -88,7 +99,7 @@ def peer_step(one: Trainer, kind: str) -> Callable[[], None]:
 def stages(one: Trainer) -> dict[str, float]:
     """Returns the seconds of each stage of a step, forward and backward, cut off from the rest."""
     model, trial, bptt = one.model, one.trial, one.trial.bptt
-    tokens, targets = one.columns[:bptt], one.columns[1 : bptt + 1]
+    tokens, targets = next(windows(one.columns, bptt))
     noise = WindowNoise(trial.seed, "train", 1, one.device, one.dtype)
     state = detach(model.initial_state(trial.batch_size))
     found = {}
@@ -108,10 +119,9 @@ def stages(one: Trainer) -> dict[str, float]:
     hidden, _, acts = timed("recurrence", lambda: model._run(tokens, state, noise))
     model._embed = embed  # type: ignore[method-assign]
     top = hidden.detach().requires_grad_()
-    weight = model.embedding if model.decoder_weight is None else model.decoder_weight
     timed(
         "decoder + loss",
-        lambda: token_nll(nn.functional.linear(top, weight, model.decoder_bias), targets).mean(),
+        lambda: decode_nll(top, model.decoder, model.decoder_bias, targets).mean(),
     )
     if one.regularizers:
         leaf = type(acts)(
@@ -122,8 +132,7 @@ def stages(one: Trainer) -> dict[str, float]:
         )
         timed("penalties", lambda: sum(c * r(leaf) for r, c in one.regularizers))
     started = time.perf_counter()
-    nn.utils.clip_grad_norm_(one.parameters, trial.clip)
-    one.optimizer.step()
+    one.engine.step.update()
     _wait(one.device)
     found["clip + update"] = time.perf_counter() - started
     return found
@@ -140,24 +149,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", help="of ours; the peer's is fp32")
     parser.add_argument("--quick", action="store_true", help="64 units, 1,600 words, batch 5")
     parser.add_argument("--name", help="of the record; without one none is written")
     options = parser.parse_args(argv)
     if options.quick:
         options.nhid, options.vocab, options.batch_size, options.bptt = [64], [1600], 5, 20
     device = torch.device(options.device)
-    prepare_thread(device, options.threads)
     rows = []
     for nhid in options.nhid:
         for vocab in options.vocab:
             for cell in options.cells:
                 shape = {"nhid": nhid, "batch_size": options.batch_size, "bptt": options.bptt}
                 values = {"cell": cell, "regularizer": options.regularizer, **shape}
+                values["precision"] = options.precision
                 rows.append(_row(values, vocab, options.rounds, options.threads, device))
                 print(_line(rows[-1]), flush=True)
     title = (
-        f"One training step, ours with {options.regularizer}, against a plain torch model; batch "
-        f"{options.batch_size}, bptt {options.bptt}, fp32, {options.threads} thread(s)"
+        f"One training step, ours with {options.regularizer} in {options.precision}, against a "
+        f"plain torch model in fp32; batch {options.batch_size}, bptt {options.bptt}, "
+        f"{options.threads} thread(s)"
     )
     names = ["cell", "units", "words", "ours, ms", "peer, ms", "peer / ours", "tokens/s", *STAGES]
     table = "\n".join([f"| {' | '.join(names)} |", "| --- " * len(names) + "|", *map(_line, rows)])
@@ -170,11 +181,10 @@ def main(argv: list[str]) -> int:
 def _row(
     values: dict[str, Any], vocab: int, rounds: int, threads: int, device: torch.device
 ) -> dict[str, Any]:
+    prepare_thread(device, threads, values["precision"])
     one = trainer(values, vocab, device)
-    prepare_thread(device, threads)
     ours = our_step(one)
-    kind = values["cell"].split(":")[0]
-    kind = kind if kind in KINDS else next((k for k in KINDS if kind.startswith(k)), "lstm")
+    kind = kind_of(values["cell"])
     theirs = peer_step(one, kind)
     for warm in (ours, theirs):
         warm()

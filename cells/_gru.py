@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._product import add_product, product
+from bench.products import add_product, product, shared
 
 
 def gru(
@@ -67,20 +67,21 @@ class _GRU(torch.autograd.Function):
                 slice(2 * size, 3 * size),
             )
         )
-        transposed = w_hh.t()
+        whole = mask is None or mask.dim() == 2
+        w_parts = [shared(w.t(), columns) for w in ([w_hh] if whole else w_hh.chunk(3))]
         h_at, n_at, into = states.unbind(), n.unbind(), entering.unbind()
         new_at = None if new is None else new.unbind()
         for t, gate in enumerate(gates.unbind()):
             if mask is not None:
                 torch.mul(h_at[t], mask, out=into[t])
-            if mask is None or mask.dim() == 2:
-                add_product(b_hh, into[t], transposed, out=gate)
+            if whole:
+                add_product(b_hh, into[t], w_parts[0], out=gate)
             else:
                 for to, bias, h_in, w in zip(
                     gate.chunk(3, 1),
                     b_hh.chunk(3),
                     into[t],
-                    transposed.chunk(3, 1),
+                    w_parts,
                     strict=True,
                 ):
                     add_product(bias, h_in, w, out=to)
@@ -115,6 +116,8 @@ class _GRU(torch.autograd.Function):
         grad_h_at, grad_at = grad_h.unbind(), grad_gates.unbind()
         stays_at, factors_at = stays.unbind(), factors.view(split).unbind()
         grad_split_at = grad_gates.view(split).unbind()
+        whole = mask is None or mask.dim() == 2
+        w_parts = [shared(w, columns) for w in ([w_hh] if whole else w_hh.chunk(3))]
         first: Tensor | None = None
         for t in reversed(range(steps)):
             torch.mul(grad_h_at[t].unsqueeze(1), factors_at[t], out=grad_split_at[t])
@@ -126,17 +129,17 @@ class _GRU(torch.autograd.Function):
                 break
             before.addcmul_(grad_h_at[t], stays_at[t])
             if mask is None:
-                add_product(before, grad_at[t], w_hh, out=before)
-            elif mask.dim() == 2:
-                before.addcmul_(product(grad_at[t], w_hh), mask)
+                add_product(before, grad_at[t], w_parts[0], out=before)
+            elif whole:
+                before.addcmul_(product(grad_at[t], w_parts[0]), mask)
             else:
                 for grad, w, kept in zip(
-                    grad_at[t].chunk(3, 1), w_hh.chunk(3), mask.unbind(), strict=True
+                    grad_at[t].chunk(3, 1), w_parts, mask.unbind(), strict=True
                 ):
                     before.addcmul_(product(grad, w), kept)
 
         flat = grad_gates.flatten(0, 1)
-        if mask is None or mask.dim() == 2:
+        if whole:
             grad_w = product(flat.t(), entering.flatten(0, 1))
         else:
             grad_w = torch.cat(

@@ -12,19 +12,19 @@ gradient of W_hh one large product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bench.api import State
-
-from ._product import add_product, linear, product
+from bench.products import add_product, linear, product, shared
 
 
 def run(
-    rnn: nn.LSTM,
+    weights: Sequence[Tensor],
     x: Tensor,
     state: State,
     *,
@@ -35,14 +35,14 @@ def run(
 ) -> tuple[Tensor, State, Tensor]:
     """x [T,B,I], state (h, c), each [B,H] -> raw [T,B,H], state, memory (each step's c) [T,B,H].
 
-    rnn: a one-layer LSTM; it holds the weights, and its kernel is not called.
+    weights: w_ih [4H,I], w_hh [4H,H], b_ih and b_hh [4H], as a one-layer nn.LSTM holds them.
     h_mask: on h_{t-1} in the recurrent product, [B,H], or [4,B,H] for gates i, f, g, o each.
     g_mask: on the candidate, [T,B,H], or [1,B,H] for all steps.
     new_c, new_h: [T,B,H], how much of the new c and h is taken, 1 all and 0 none. The new h reads
         the whole new c.
     None leaves its place out. Gradients reach x, the state and the weights, not the masks.
     """
-    w_ih, w_hh, b_ih, b_hh = rnn.parameters()
+    w_ih, w_hh, b_ih, b_hh = weights
     # One product over all steps; the biases never part, so their sum serves.
     gates_x = linear(x, w_ih, b_ih + b_hh)
     masks = (h_mask, g_mask, new_c, new_h)
@@ -80,7 +80,7 @@ class Recurrence(torch.autograd.Function):
         new_cs, new_hs = _each_step(new_c, raw), _each_step(new_h, raw)
         h_masks = _parts_of_mask(h_mask)
         x_parts, pre_parts = _parts(gates_x, len(h_masks)), _parts(gates, len(h_masks))
-        w_parts = [w.t().contiguous() for w in w_hh.chunk(len(h_masks))]
+        w_parts = [shared(w.t(), columns) for w in w_hh.chunk(len(h_masks))]
         h_scratch, c_scratch = torch.empty_like(raw[0]), torch.empty_like(raw[0])
         for t in range(steps):
             for mask, xs, w, pres in zip(h_masks, x_parts, w_parts, pre_parts, strict=True):
@@ -118,7 +118,8 @@ class Recurrence(torch.autograd.Function):
         old_cs = _each_step(None if new_c is None else 1 - new_c, raw)
         old_hs = _each_step(None if new_h is None else 1 - new_h, raw)
         h_masks = _parts_of_mask(h_mask)
-        w_parts, back_parts = w_hh.chunk(len(h_masks)), _parts(d_gates, len(h_masks))
+        w_parts = [shared(w, len(h)) for w in w_hh.chunk(len(h_masks))]
+        back_parts = _parts(d_gates, len(h_masks))
         ifg_all, o_all = d_gates[:, :, :3].unbind(), d_gates[:, :, 3].unbind()
         forgets, by_hs, raw_grads = gates[:, :, 1].unbind(), by_h.unbind(), grad_raw.unbind()
         memory_grads = None if grad_memory is None else grad_memory.unbind()

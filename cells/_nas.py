@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._product import add_product, product
+from bench.products import add_product, product
 
 PRODUCT = 6  # the block whose input and recurrent parts are multiplied, not added
 

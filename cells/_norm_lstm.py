@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from bench.products import product
+
 from ._norm import Norm
-from ._product import product
 
 
 class NormLSTM(Function):

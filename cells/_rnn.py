@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._product import add_product, product
+from bench.products import add_product, product, shared
 
-Act = Literal["tanh", "modrelu"]
+Act = Literal["tanh", "relu", "modrelu"]
 
 
 def rnn(
@@ -50,7 +50,7 @@ class _RNN(torch.autograd.Function):
         states = h.new_empty(inputs.shape[0] + 1, *h.shape)
         states[0] = h
         entering = states[:-1] if mask is None else torch.empty_like(states[:-1])
-        transposed = w_hh.t()
+        transposed = shared(w_hh.t(), len(h))
         h_at, into = states.unbind(), entering.unbind()
         for t, x in enumerate(inputs.unbind()):
             if mask is not None:
@@ -58,6 +58,8 @@ class _RNN(torch.autograd.Function):
             after = add_product(x, into[t], transposed, out=h_at[t + 1])
             if act == "tanh":
                 after.tanh_()
+            elif act == "relu":
+                after.clamp_min_(0)
             else:
                 assert threshold is not None
                 sign = after.sign()
@@ -73,12 +75,13 @@ class _RNN(torch.autograd.Function):
         raw = states[1:]
         if ctx.act == "tanh":
             slope = 1 - raw * raw
-        else:  # modReLU's value is 0 where it is off, and only there
+        else:  # the others' value is 0 where they are off, and only there
             slope = (raw != 0).to(raw.dtype)
 
         # From the gradients of h, step by step backward, to those of the pre-activations.
         grad = grad_raw.clone()
         grad_at, slope_at = grad.unbind(), slope.unbind()
+        w = shared(w_hh, grad_raw.shape[1])
         first: Tensor | None = None
         for t in reversed(range(len(grad_at))):
             grad_at[t].mul_(slope_at[t])
@@ -89,9 +92,9 @@ class _RNN(torch.autograd.Function):
             else:
                 break
             if mask is None:
-                add_product(before, grad_at[t], w_hh, out=before)
+                add_product(before, grad_at[t], w, out=before)
             else:
-                before.addcmul_(product(grad_at[t], w_hh), mask)
+                before.addcmul_(product(grad_at[t], w), mask)
         grad_w = product(grad.flatten(0, 1).t(), entering.flatten(0, 1))
         grad_threshold = (grad * raw.sign()).sum((0, 1)) if ctx.act == "modrelu" else None
         return grad, first, grad_w, None, None, grad_threshold

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._product import add_product, product
+from bench.products import add_product, product
 
 EPSILON = 1e-10
 """Added to |z|^2, so that modReLU has a finite gradient where z is 0 (1e-5 for |z|)."""

@@ -28,9 +28,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from bench.api import Noise, State
+from bench.products import linear, product
 
 from ._norm import EPSILON, OVER_UNITS
-from ._product import linear, product
 
 
 class LayerNormGRU(Function):

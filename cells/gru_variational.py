@@ -24,10 +24,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import rates
 from ._gru import gru
-from ._product import linear
 
 
 class Cell(nn.Module):

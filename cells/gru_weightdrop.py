@@ -16,12 +16,12 @@ The paper drops weights of an LSTM; the authors' code offers the GRU as well.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
 
 from ._checks import rates
+from ._fused import gru
 from ._weightdrop import weights
 
 
@@ -36,8 +36,4 @@ class Cell(nn.Module):
         return (next(self.parameters()).new_zeros(batch_size, self.rnn.hidden_size),)
 
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
-        start = state[0].unsqueeze(0)
-        flat = weights(self.rnn, noise, self.wdrop)
-        # What nn.GRU itself calls: with biases, one layer, no dropout, one direction, time first.
-        raw, h_n = torch.gru(x, start, flat, True, 1, 0.0, self.training, False, False)
-        return raw, (h_n.squeeze(0),)
+        return gru(weights(self.rnn, noise, self.wdrop), x, state, self.training)

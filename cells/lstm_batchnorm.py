@@ -42,11 +42,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import above_zero, finite
 from ._norm import EPSILON, OVER_BATCH, BatchNormSteps
 from ._norm_lstm import NormLSTM
-from ._product import linear
 
 MOMENTUM = 0.1
 FEWEST = 4  # columns

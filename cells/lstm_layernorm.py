@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import finite
 from ._norm import EPSILON, OVER_UNITS
 from ._norm_lstm import NormLSTM
-from ._product import linear
 
 
 class Cell(nn.Module):

@@ -54,4 +54,4 @@ class Cell(nn.Module):
         if noise is not None and self.p > 0:
             steps = len(x) if self.per == "step" else 1
             mask = noise.mask("candidate", (steps, *state[0].shape), self.p)
-        return run(self.rnn, x, state, g_mask=mask)
+        return run(tuple(self.rnn.parameters()), x, state, g_mask=mask)

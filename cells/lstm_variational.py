@@ -53,4 +53,4 @@ class Cell(nn.Module):
             columns, size = state[0].shape
             shape = (4, columns, size) if self.untied else (columns, size)
             mask = noise.mask("recurrent", shape, self.p)
-        return run(self.rnn, x, state, h_mask=mask)
+        return run(tuple(self.rnn.parameters()), x, state, h_mask=mask)

@@ -21,12 +21,12 @@ Published: perplexity, validation / test, of the whole of AWD-LSTM without fine-
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
 
 from ._checks import rates
+from ._fused import lstm
 from ._weightdrop import weights
 
 
@@ -42,8 +42,4 @@ class Cell(nn.Module):
         return zeros, zeros
 
     def forward(self, x: Tensor, state: State, noise: Noise | None) -> tuple[Tensor, State]:
-        start = [s.unsqueeze(0) for s in state]
-        flat = weights(self.rnn, noise, self.wdrop)
-        # What nn.LSTM itself calls: with biases, one layer, no dropout, one direction, time first.
-        raw, h_n, c_n = torch.lstm(x, start, flat, True, 1, 0.0, self.training, False, False)
-        return raw, (h_n.squeeze(0), c_n.squeeze(0))
+        return lstm(weights(self.rnn, noise, self.wdrop), x, state, self.training)

@@ -52,4 +52,4 @@ class Cell(nn.Module):
         shape = (len(x), *state[0].shape)
         new_c = share_of_new("zoneout c", shape, self.zc, noise, x)
         new_h = share_of_new("zoneout h", shape, self.zh, noise, x)
-        return run(self.rnn, x, state, new_c=new_c, new_h=new_h)
+        return run(tuple(self.rnn.parameters()), x, state, new_c=new_c, new_h=new_h)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
-from ._product import linear
 from ._scan import average
 from ._scan_positive import positive
 

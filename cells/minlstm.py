@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import between
-from ._product import linear
 from ._scan import average
 from ._scan_positive import positive
 

@@ -33,9 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import at_least, rates
-from ._product import linear
 from ._scan import average, scan
 from ._scan_window import windows
 from ._zoneout import share_of_new

@@ -35,9 +35,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import at_least, between, rates
-from ._product import linear
 from ._rhn import Highway
 
 MOST = 100  # times as large: beyond it tanh saturates, and no depth or bias passes more

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
-from ._product import linear
 from ._rnn import rnn
 
 

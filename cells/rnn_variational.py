@@ -18,9 +18,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import rates
-from ._product import linear
 from ._rnn import rnn
 
 

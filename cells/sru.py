@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bench.api import Noise, State
+from bench.products import linear
 
 from ._checks import between
-from ._product import linear
 from ._scan import average, backward_states
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cells, record, train_step
+from benchmarks import cells, corpora, grid_overhead, record, train_step
 
 
 def test_cells_prints_a_table_and_writes_a_record(
@@ -48,3 +49,33 @@ def test_train_step_measures_both_and_its_shares_are_whole(
         assert set(row["shares"]) == set(train_step.STAGES)
         assert sum(row["shares"].values()) == pytest.approx(1)
         assert min(row["shares"].values()) > 0
+
+
+def test_corpora_measures_each_text_and_makes_the_same_one_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    argv = ["--size-mb", "0.1", "--rounds", "1", "--words", "2000", "--name", "here"]
+    assert corpora.main(argv) == 0
+    (row,) = json.loads((tmp_path / "corpora-here.json").read_text())["rows"]
+    assert 100_000 < row["bytes"] < 1_000_000 and 1_000 < row["words"] <= 2_002
+    for name in ("mb_per_s", "mb_per_cpu_s", "warm_ms", "cold_peak_bytes", "trial_peak_bytes"):
+        assert row[name] > 0
+    texts = [io.BytesIO(), io.BytesIO()]
+    for text in texts:
+        corpora.make_text(text, 1_000, 50, seed=3)
+    assert texts[0].getvalue() == texts[1].getvalue()
+
+
+def test_grid_overhead_counts_every_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    argv = ["--quick", "--slots", "1", "--backend", "local", "--name", "here"]
+    assert grid_overhead.main(argv) == 0
+    written = json.loads((tmp_path / "grid_overhead-here.json").read_text())
+    (row,) = written["rows"]
+    assert (row["trials"], row["ideal_s"]) == (10, 2)
+    assert row["wall_s"] > row["first_result_s"] > 0 and row["overhead_s"] > 0
+    assert row["driver_peak_bytes"] > 10e6
+    with pytest.raises(SystemExit) as end:
+        grid_overhead.main(["--trials", "0"])
+    assert end.value.code == 2

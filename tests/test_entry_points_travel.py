@@ -8,11 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import store, worker
-from bench.backends import ray_tune
+from bench.backends import ray_cluster
 from bench.plugins import find, source_hash
 from tests.conftest import Verb
 from tests.grids import ROOT, grid_file
@@ -43,7 +44,7 @@ def test_the_files_travel_to_workers_without_the_package(site: Path, tmp_path: P
     (yours / "made_2.py").write_text(CELL)
     (yours / "_gates.py").write_text("GAIN = 5\n")  # another part of the same name
     here = {name: find()["cell"][name].hash for name in ("made_up", "made_2")}
-    with ray_tune._shipped(None) as module:
+    with ray_cluster.shipped(None) as module:
         done = subprocess.run(
             [sys.executable, "-c", SENT],
             env=os.environ | {"PYTHONPATH": str(Path(module).parent)},
@@ -62,13 +63,13 @@ def test_a_worker_that_lacks_the_package_says_so_in_the_record(
     verb: Verb, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package(site, cells("made_up = mycells.made_up"))
-    inner = worker._run
+    inner = worker._course
 
-    def without(*args: object) -> object:
+    def without(*args: Any) -> object:
         monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(site)])
-        return inner(*args)  # type: ignore[arg-type]
+        return inner(*args)
 
-    monkeypatch.setattr(worker, "_run", without)
+    monkeypatch.setattr(worker, "_course", without)
     grid = grid_file(tmp_path, "{cell: [made_up]}")
     assert verb("grid", grid, "--backend", "local", "--jobs", 0, "--no-report").code == 1
     runs, _ = store.load_runs(tmp_path / "results")

@@ -229,7 +229,7 @@ def test_the_state_is_carried_across_windows_and_zeroed_at_each_pass() -> None:
 
 def test_a_penalty_that_is_no_scalar_is_told() -> None:
     one = trainer()
-    one.regularizers = [(lambda acts: acts.raw[-1].square().mean(0), 1.0)]
+    one.regularizers[:] = [(lambda acts: acts.raw[-1].square().mean(0), 1.0)]
     with pytest.raises(ValueError, match=r"a penalty must be a scalar, not of shape \[5, 12\]"):
         list(one.epochs())
 

@@ -58,3 +58,28 @@ def test_gradients_of_the_recurrence(mode: str, outputs: str) -> None:
         for k, tensor in enumerate(inputs):
             tensor.requires_grad_(k in (0, 3) or state_needs_it)
         assert torch.autograd.gradcheck(outcome, inputs)
+
+
+@pytest.mark.parametrize(("columns", "inputs", "size"), [(20, 100, 130), (8, 128, 128), (3, 5, 7)])
+def test_padding_to_a_kernels_shape_is_exact(columns: int, inputs: int, size: int) -> None:
+    """In float64, values and gradients: zeros add nothing."""
+    fused, padded = part("_fused", "lstm"), part("_padded", "lstm")
+    torch.manual_seed(1)
+    rnn = torch.nn.LSTM(inputs, size).double()
+    weights = tuple(rnn.parameters())
+    x, h, c = (
+        torch.randn(s, dtype=torch.float64, requires_grad=True)
+        for s in ((6, columns, inputs), (columns, size), (columns, size))
+    )
+    found = []
+    for grow in (False, True):
+        given = padded.pad(weights, x, (h, c)) if grow else (weights, x, (h, c))
+        raw, state = fused._kernel(*given, True)
+        if grow:
+            assert (raw.shape[1] % 8, raw.shape[2] % 128, given[1].shape[2] % 128) == (0, 0, 0)
+            assert not raw[:, columns:].requires_grad or raw[:, :, size:].eq(0).all()
+            raw, state = padded.cut(raw, state, columns, size)
+        loss = (raw * raw).sum() + sum(s.sum() for s in state)
+        found.append((raw, *state, *torch.autograd.grad(loss, [*weights, x, h, c])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.noise import WindowNoise, stream
+from bench.noise import mask as draw_mask
 
 CPU = torch.device("cpu")
 
@@ -72,6 +73,34 @@ def test_odd_sizes_and_neighbouring_units_are_independent() -> None:
     m = WindowNoise(5, "train", 0, CPU, torch.float32).at("a").mask("m", (200_001,), 0.5) > 0
     agreement = float((m[1:] == m[:-1]).float().mean())
     assert agreement == pytest.approx(0.5, abs=0.01)
+
+
+def test_words_are_those_of_splitmix64() -> None:
+    """By its definition in Python's whole numbers; the first two of seed 1234567 are published."""
+
+    def splitmix64(seed: int, n: int) -> int:
+        z = (seed + n * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    assert splitmix64(1234567, 1) == 6457827717110365317
+    assert splitmix64(1234567, 2) == 3203168211198807973
+    for key, p in ((1234567, 0.5), (2**63 - 1, 0.9), (0, 0.01)):
+        drawn = []
+        for n in range(1, 501):
+            word = splitmix64(key, n)
+            halves = word % 2**32, word >> 32  # as they lie in memory
+            # A half with its top bit set is a negative number, below all others.
+            drawn += [(half + 2**31) % 2**32 >= round(p * 2**32) for half in halves]
+        found = draw_mask(key, (1000,), p, torch.empty(()))
+        assert (found > 0).tolist() == drawn
+
+
+def test_a_key_in_a_tensor_is_the_key() -> None:
+    like = torch.empty((), dtype=torch.float64)
+    key = torch.tensor(2**62 + 12345)
+    assert torch.equal(draw_mask(key, (7, 9), 0.3, like), draw_mask(int(key), (7, 9), 0.3, like))
 
 
 def test_streams_are_63_bits_and_pinned() -> None:

@@ -10,12 +10,11 @@ import torch
 from bench.contract import variants
 from bench.noise import SiteNoise, WindowNoise
 from bench.plugins import find, load_class
+from bench.products import LARGE
 from tests.oracles import ORACLES
-from tests.parts import part
 
 T, B, I, H = 9, 4, 6, 8  # noqa: E741
 CELLS = find()["cell"]
-LARGE = part("_product", "lstm_zoneout").LARGE
 
 
 def test_every_cell_has_an_oracle() -> None:

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.parts import part
+from bench import products as _product
 
-_product = part("_product", "lstm_zoneout")
 product, add_product = _product.product, _product.add_product
 
 

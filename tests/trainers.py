@@ -15,7 +15,7 @@ from bench.plugins import build_regularizers, find, load_class
 
 def make_trainer(trial: Trial, device: torch.device, data_dir: Path | None = None) -> Trainer:
     """Returns a Trainer on a thread that is set as the worker sets it."""
-    prepare_thread(device)
+    prepare_thread(device, precision=trial.precision)
     cell, regularizers = select(trial, find())
     return Trainer(
         trial,

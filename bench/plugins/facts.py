@@ -16,6 +16,7 @@ from bench.plugins.spelling import NAME, Param, Value
 
 CLASS = {"cell": "Cell", "regularizer": "Regularizer"}
 FOLDER = {"cell": "cells", "regularizer": "regularizers"}
+OPEN = ("bench.api", "bench.products")
 _FLAGS = {"memory": False, "mixes_batch": False, "eager_only": None, "coefficient": None}
 
 
@@ -143,8 +144,8 @@ def _check_import(name: str, file: Path, own: str) -> None:
     root = name.split(".")[0]
     if root in FOLDER.values() or root == own:
         raise _Broken(f"{file.name} imports {root!r} by name; write `from ._part import …`")
-    if root == "bench" and name != "bench.api":
-        raise _Broken(f"{file.name} imports {name}; of the harness a plugin needs bench.api alone")
+    if root == "bench" and name not in OPEN:
+        raise _Broken(f"{file.name} imports {name}; a plugin may import {' and '.join(OPEN)} alone")
     try:
         found = root == "bench" or importlib.util.find_spec(root) is not None
     except ValueError:  # a module without a spec, such as __main__
