@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,36 +36,53 @@ class Engine:
         self.model, self.device = model, device
         self.stream = _stream(device)
         # A recording holds the place of the learning rate, not its value.
-        lr = torch.tensor(trial.lr, device=device) if self.stream else trial.lr
-        self.step = Step(trial, model, regularizers, lr)
-        self.noise = StepNoise(trial.seed, "train", device, DTYPES[trial.precision])
+        dtype = DTYPES[trial.precision]
+        lr = torch.tensor(trial.lr, device=device, dtype=dtype) if self.stream else trial.lr
+        self.step = step = Step(trial, model, regularizers, lr)
+        self.noise = noise = StepNoise(trial.seed, "train", device, dtype)
         self.obstacle = _obstacle(model, regularizers)
-        self._train: Callable[..., Outcome] = self._train_plainly
-        self._predict: Callable[..., tuple[Tensor, StackState]] = self._predict_plainly
+
+        # Functions that know not this object, or it and they would keep each other in memory.
+        def train(tokens: Tensor, targets: Tensor, state: StackState) -> Outcome:
+            return step(tokens, targets, state, noise)
+
+        def predict(
+            tokens: Tensor, targets: Tensor, state: StackState
+        ) -> tuple[Tensor, StackState]:
+            nll, state, _ = model(tokens, targets, state, None)
+            return nll, state
+
+        self._train: Callable[..., Outcome] = train
+        self._predict: Callable[..., tuple[Tensor, StackState]] = predict
         if (self.stream is not None if replay is None else replay) and self.obstacle is None:
-            self._train = Replay(self._train_plainly, self.stream, self.noise)
-            self._predict = Replay(self._predict_plainly, self.stream)
+            held = partial(_held, model)
+            self._train = Replay(train, self.stream, noise, held)
+            self._predict = Replay(predict, self.stream, None, held)
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(device))
 
     @property
     def path(self) -> str:
-        """How training ran: `captured`, `eager`, or `eager: ` and why it could not be recorded."""
-        if isinstance(self._train, Replay):
-            failure = self._train.failure
-            return "captured" if failure is None else f"eager: {failure}"
-        return f"eager: {self.obstacle}" if self.stream and self.obstacle else "eager"
+        """How training ran: `captured`, if steps were recorded and replayed, or `eager`."""
+        return "captured" if isinstance(self._train, Replay) and self._train.replays else "eager"
+
+    @property
+    def eager_because(self) -> str | None:
+        """Why steps or evaluation were not recorded where they might have been, None otherwise."""
+        tried = [r.failure for r in (self._train, self._predict) if isinstance(r, Replay)]
+        return next((why for why in (self.obstacle, *tried) if why and self.stream), None)
 
     def place(self) -> contextlib.AbstractContextManager[Any]:
         """Returns the context in which this engine's tensors are made and used."""
-        return torch.cuda.stream(self.stream)  # does nothing without one
+        # Not stream(None): it would make a context on a GPU that this trial does not use.
+        return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
     def train(
         self, tokens: Tensor, targets: Tensor, state: StackState, number: int, lr: float
     ) -> Outcome:
         """Takes step `number` on a window, tokens and targets [T,B]; valid until the next one."""
         self.noise.feed(number)
-        self.step.set_lr(lr)
+        self.step.update.set_lr(lr)
         return self._train(tokens, targets, state)
 
     def predict(
@@ -78,14 +96,9 @@ class Engine:
         if self.stream is not None:
             self.stream.synchronize()
 
-    def _train_plainly(self, tokens: Tensor, targets: Tensor, state: StackState) -> Outcome:
-        return self.step(tokens, targets, state, self.noise)
 
-    def _predict_plainly(
-        self, tokens: Tensor, targets: Tensor, state: StackState
-    ) -> tuple[Tensor, StackState]:
-        nll, state, _ = self.model(tokens, targets, state, None)
-        return nll, state
+def _held(model: LanguageModel) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -47,6 +47,10 @@ def grid(
         float | None,
         typer.Option(help="GPUs a trial takes. [default: 1 on a cluster or where there is one]"),
     ] = None,
+    pack: Annotated[
+        str,
+        typer.Option(metavar="auto|N", help="Trials side by side in one process, on one device."),
+    ] = "1",
     max_retries: Annotated[int, typer.Option(help="Further tries for lost trials.")] = 3,
     rerun: Annotated[
         str | None, typer.Option(metavar="failed|all", help="Run recorded trials again.")
@@ -73,6 +77,7 @@ def grid(
         address=address,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
+        pack=pack,
         max_retries=max_retries,
         rerun=rerun,
         keep_weights=keep_weights,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadInput, one_line
+from bench.pack import MOST
 
 if TYPE_CHECKING:
     from bench.driver import Backend
@@ -31,6 +32,7 @@ class Options:
     address: str | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
+    pack: str = "1"
     max_retries: int = 3
     rerun: str | None = None
     keep_weights: str | None = None
@@ -72,6 +74,7 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         device=device,
         threads=max(1, int(options.cpus_per_trial)),
         keep_weights=(options.keep_weights or grid.keep_weights) == "best",
+        pack=0 if options.pack == "auto" else int(options.pack),
     )
     slots = _slots(options, gpus)
     if options.dry_run:
@@ -141,6 +144,8 @@ def _check(options: Options) -> None:
         raise BadInput(f"--jobs {options.jobs}: must be 0 (in this process) to 1024")
     if options.backend == "ray" and options.jobs == 0:
         raise BadInput("--jobs 0: only --backend local runs trials in this process")
+    if options.pack != "auto" and not (options.pack.isdecimal() and 0 < int(options.pack) <= MOST):
+        raise BadInput(f"--pack {one_line(options.pack, 40)}: must be auto or 1 to {MOST}")
     if not 0 < options.cpus_per_trial <= 1024:
         raise BadInput(f"--cpus-per-trial {options.cpus_per_trial:g}: must be above 0")
     if options.gpus_per_trial is not None and not 0 <= options.gpus_per_trial <= 64:

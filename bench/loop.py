@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -31,6 +32,8 @@ def prepare_thread(device: torch.device, threads: int = 1, precision: str = "fp3
 
     Called before each trial, since a plugin, or the trial before, may have changed any of it.
     """
+    # Before the first CUDA product of the process, or cuBLAS and cuDNN are not deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
@@ -209,6 +212,7 @@ class Trainer:
             "test_tokens": len(corpus.test) - 1,
             "unigram_nll": corpus.unigram_nll["valid"],
             "kernel_path": self.engine.path,
+            "eager_because": self.engine.eager_because,
         }
         if self.diverged:
             columns |= {"status": "diverged", "stop_reason": "nan", "best_epoch": None}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.api import Activations, State
 from bench.config import Trial
-from bench.decoder import decode_nll
+from bench.decoder import Tie, decode_nll
 from bench.noise import Draws, stream
 from bench.precision import rounding
 from bench.products import ROUNDED, linear
@@ -68,6 +68,7 @@ class LanguageModel(nn.Module):
         self.cells = nn.ModuleList(cells)
         torch.manual_seed(stream(seed, "init", "output"))
         self.decoder_bias = nn.Parameter(torch.zeros(vocab_size))
+        self.tie = Tie() if tied else None
         self.decoder_weight = (
             None if tied else nn.Parameter(torch.empty(vocab_size, last).uniform_(-0.1, 0.1))
         )
@@ -94,7 +95,7 @@ class LanguageModel(nn.Module):
         `noise` None means no dropout of any kind.
         """
         hidden, state, acts = self._run(tokens, state, noise)
-        return decode_nll(hidden, self.decoder, self.decoder_bias, targets), state, acts
+        return decode_nll(hidden, self.decoder, self.decoder_bias, targets, self.tie), state, acts
 
     def predict(
         self, tokens: Tensor, state: StackState, noise: Draws | None
@@ -109,7 +110,10 @@ class LanguageModel(nn.Module):
         return logits, state
 
     def _embed(self, tokens: Tensor, noise: Draws | None) -> Tensor:
-        embedded = F.embedding(tokens, self.embedding)
+        if self.tie is None:
+            embedded = F.embedding(tokens, self.embedding)
+        else:
+            embedded = self.tie.embed(tokens, self.embedding)
         if noise is not None and self.dropoute > 0:
             # The words that stand here, not a product over all V of them.
             words = noise.at("input").mask("words", (len(self.embedding), 1), self.dropoute)

@@ -108,13 +108,18 @@ class StepNoise:
     def draw(self, site: str, name: str, shape: tuple[int, ...], p: float) -> Tensor:
         """Returns one mask."""
         like = torch.empty((), device=self.device, dtype=self.dtype)
-        if self.replayed:
-            return mask(self._keys[self._slots[site, name]], shape, p, like)
+        slot = self._slots.get((site, name))
+        if self.replayed and slot is not None and slot < len(self._keys):
+            return mask(self._keys[slot], shape, p, like)
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise ValueError(f"mask {name!r} was not drawn in the steps before")
         self._slots.setdefault((site, name), len(self._slots))
         return mask(self._key(site, name), shape, p, like)
 
     def begin_replay(self) -> None:
         """From here on masks, of the names noted so far, are drawn from keys in a tensor."""
+        if self.replayed:  # by an earlier recording, which reads the keys where they are
+            return
         self.replayed = True
         self._keys = torch.zeros(len(self._slots), dtype=torch.int64, device=self.device)
         self.feed(self.step)
@@ -127,7 +132,8 @@ class StepNoise:
         """Sets the step whose masks are drawn next."""
         self.step = step
         if self.replayed:
-            keys = torch.tensor([self._key(*slot) for slot in self._slots], dtype=torch.int64)
+            slots = list(self._slots)[: len(self._keys)]
+            keys = torch.tensor([self._key(*slot) for slot in slots], dtype=torch.int64)
             self._keys.copy_(keys, non_blocking=True)
 
     def _key(self, site: str, name: str) -> int:
@@ -147,12 +153,10 @@ def _counted(words: int, device: torch.device) -> Tensor:
     """Returns SplitMix64's states from key 0: n * GOLDEN, n from 1."""
     states = _states.setdefault(device, [])
     if not states or len(states[-1]) < words:
-        n = torch.arange(1, words + 1, dtype=torch.int64, device=device)
-        states.append(n.mul_(_signed(GOLDEN)))
-        if device.type == "cuda":
-            torch.cuda.synchronize(
-                device
-            )  # trials beside this one read them on streams of their own
+        longer = torch.arange(1, words + 1, dtype=torch.int64, device=device).mul_(_signed(GOLDEN))
+        if device.type == "cuda":  # trials beside this one read it on streams of their own
+            torch.cuda.synchronize(device)
+        states.append(longer)
     return states[-1][:words]
 
 

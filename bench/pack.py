@@ -19,22 +19,24 @@ MOST = 32
 @dataclass
 class _Running(Generic[J]):
     job: J
-    turns: Generator[None, None, Any]
+    turns: Generator[Any, None, Any]
     company: int = 1
 
 
 def take_turns(
     jobs: Iterable[J],
-    begin: Callable[[J], Generator[None, None, Any]],
+    begin: Callable[[J], Generator[Any, None, Any]],
     width: Callable[[], int],
     together: Callable[[J, J], bool] = lambda one, other: True,
+    heard: Callable[[Any], None] = lambda said: None,
 ) -> Iterator[tuple[J, int, Any]]:
     """Yields (job, company, outcome) as each job ends.
 
     `begin` starts a job: a generator of turns that returns the outcome; what it raises is the
-    outcome too. At most `width()` run side by side, asked anew whenever there may be room, and only
-    those that may be `together`; the next is taken from `jobs` when there is room for it, in their
-    order. `company` is the most that ran side by side while this one did, itself included.
+    outcome too. What it yields, unless None, goes to `heard`, whose errors are the caller's. At
+    most `width()` run side by side, asked anew whenever there may be room, and only those that may
+    be `together`; the next is taken from `jobs` when there is room for it, in their order.
+    `company` is the most that ran side by side while this one did, itself included.
     """
     source, ended = iter(jobs), False
     held: list[J] = []
@@ -54,23 +56,27 @@ def take_turns(
         for one in running:
             one.company = max(one.company, len(running))
         for one in list(running):
+            said = None
             try:
-                next(one.turns)
-                continue
+                said = next(one.turns)
             except StopIteration as end:
                 ends.append((one.job, one.company, end.value))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 ends.append((one.job, one.company, error))
-            running.remove(one)
-            yield ends.pop()  # nothing here keeps an error, and by it the memory of its trial
+            if said is not None:
+                heard(said)
+            if ends:
+                running.remove(one)
+                yield ends.pop()  # nothing here keeps an error, and by it the memory of its trial
 
 
 def room(device: str) -> int:
     """Returns how many trials like the one that runs alone now fit into the device's memory.
 
-    A CPU's trials have a core each, in processes of their own: 1.
+    By the most that it has taken so far. A CPU's trials have a core each, in processes of their
+    own: 1.
     """
     if device != "cuda":
         return 1

@@ -52,6 +52,7 @@ def plan(
     device: str,
     threads: int,
     keep_weights: bool,
+    pack: int = 1,
 ) -> Plan:
     """Reads the corpora and names every trial; writes nothing to `results`. Raises BadInput."""
     hashes: dict[str, str] = {}
@@ -92,6 +93,7 @@ def plan(
                 threads=threads,
                 keep_weights=keep_weights,
                 git=git,
+                pack=pack,
             )
         )
     statuses = store.statuses(results, trials)

@@ -17,16 +17,16 @@ DTYPES = {
     "bf16": torch.float32,
     "fp16": torch.float32,
 }
-"""The type of weights, states and losses; what else a precision rounds is inside its products."""
+"""The type of weights, sums and losses; what else a precision rounds is inside its products."""
 
 
 def apply(precision: str) -> None:
     """Sets torch's switches and those of `bench.products`, for this thread's next trial."""
-    # The older switches first: set after the newer ones, they make torch refuse to read either.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     # "fp32" means true fp32 in every kernel; cuDNN's recurrences default to TF32.
     kind = "tf32" if precision == "tf32" else "ieee"
+    # The older switches first and alike: otherwise torch refuses to read either.
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     backends: Any = torch.backends  # torch's own stubs lag behind these switches
     for switch in (backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv):
         switch.fp32_precision = kind

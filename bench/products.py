@@ -99,19 +99,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return product(x.flatten(0, 1), weight.t(), bias).view(*x.shape[:2], -1)
+        flat, weight = rounded(x.flatten(0, 1)), rounded(weight)
+        ctx.save_for_backward(flat, weight)
+        return product(flat, weight.t(), bias).view(*x.shape[:2], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        flat, weight = ctx.saved_tensors
+        steps = len(grad)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         grad = grad.flatten(0, 1)
         d_bias = grad.sum(0) if wants_bias else None
         grad = rounded(grad)
-        d_x = product(grad, weight).view_as(x) if wants_x else None
-        d_weight = product(grad.t(), x.flatten(0, 1)) if wants_weight else None
+        d_x = product(grad, weight).view(steps, -1, weight.shape[1]) if wants_x else None
+        d_weight = product(grad.t(), flat) if wants_weight else None
         return d_x, d_weight, d_bias
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import gc
 import logging
-import os
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -18,7 +18,7 @@ from typing import Any
 
 from bench import provenance
 from bench.config import PROTOCOL, Trial, make_trial, select, sources_of
-from bench.errors import BadInput, one_line
+from bench.errors import BadInput
 from bench.pack import room, take_turns
 from bench.plugins import Registry, build_regularizers, find, load_class, source_hash
 
@@ -30,14 +30,12 @@ Message = dict[str, Any]
 A backend adds "vanished": "how" when the process of a trial is gone before its record came.
 """
 Report = Callable[[Message], None]
-Course = Generator[None, None, tuple[Message, bytes | None]]
+Course = Generator[Message | None, None, tuple[Message, bytes | None]]
 """A trial under way: a turn a window; in the end its columns and the weights that are kept."""
 
 REUSABLE = frozenset({"ok", "diverged", "stopped"})
 """After any other end a process is given up: what broke it may still be in it."""
 ERROR_CHARS = 20_000
-ENOUGH = 8
-"""Windows after which a trial holds all the memory it will ever need."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -46,7 +44,8 @@ class Job:
     """A trial on its way to a worker, with what travels beside it but is no part of it.
 
     Only plain values, so that it travels as JSON: hyper-parameters are JSON already, as they stand
-    in the record; `data_dir` and `plugins` are absolute paths.
+    in the record; `data_dir` and `plugins` are absolute paths. `pack`: how many trials may run side
+    by side in one process; 0, as many as fit into the device's memory.
     """
 
     run_id: str
@@ -62,6 +61,7 @@ class Job:
     threads: int
     keep_weights: bool
     git: dict[str, Any]
+    pack: int = 1
     protocol: int = PROTOCOL
 
 
@@ -96,55 +96,61 @@ def base_record(job: Job) -> dict[str, Any]:
 def run_trials(jobs: Iterable[Job], report: Report, pack: int = 1) -> bool:
     """Runs the jobs, up to `pack` side by side, and reports their epochs and records.
 
-    `pack` 0: as many as fit into the device's memory, by what the first one takes. A job that fails
-    beside others is run once more, alone: its record is of that run. Returns whether the process
-    may be used for further trials. Nothing but a KeyboardInterrupt leaves this function: whatever a
-    plugin raises is its trial's record. Only where a trial beside others broke the device for good,
-    those that have not ended get none.
+    A job is taken from `jobs` when there is room for it, and none after one has failed: the process
+    is to be given up then, as the returned False says, and what was not taken is for another. One
+    that fails beside others is run once more, alone: its record is of that run. Whatever a plugin
+    raises is its trial's record; a KeyboardInterrupt leaves this function, and what `report`
+    raises. Where a trial beside others broke the device for good, those under way get no record.
     """
-    # Before the first CUDA call of the process, or cuDNN's recurrences are not deterministic.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     _keep_memory()
     size = _Size(pack)
+    reusable = True
     records: dict[str, Message] = {}
     alone: deque[Job] = deque()
 
     def begin(job: Job) -> Course:
         records[job.run_id] = base_record(job)
         report({"run_id": job.run_id, "start": True})
-        return _course(job, report, size)
+        return _course(job, size)
+
+    def fresh() -> Iterator[Job]:
+        source = iter(jobs)
+        while reusable and (job := next(source, None)) is not None:
+            yield job
 
     def turns() -> Iterator[tuple[Job, int, Any]]:
-        yield from take_turns(jobs, begin, lambda: size.width, _together)
+        yield from take_turns(fresh(), begin, lambda: size.width, _together, report)
         while alone:
-            yield from take_turns([alone.popleft()], begin, lambda: 1)
+            yield from take_turns([alone.popleft()], begin, lambda: 1, heard=report)
 
-    reusable = True
     for job, company, outcome in turns():
-        record = records.pop(job.run_id)
-        if company > 1 and isinstance(outcome, BaseException):
-            log.warning("%s failed beside others: %s", job.run_id, one_line(outcome, 200))
-            del outcome  # and with it the trial's memory
-            if not _works(job.device):
-                return False
-            alone.append(job)
-            continue
-        weights = None
-        if isinstance(outcome, BaseException):
+        record, weights = records.pop(job.run_id), None
+        failed = isinstance(outcome, BaseException)
+        if failed:
             record |= _failure(outcome)
         else:
             columns, weights = outcome
             record |= columns
+        del outcome  # an error holds the memory of its trial
+        works = _works(job.device) if failed else True
+        if failed and company > 1:
+            log.warning("%s failed beside others: %s", job.run_id, record["error_type"])
+            if not works:
+                return False
+            alone.append(job)
+            continue
         with contextlib.suppress(Exception):  # a broken device must not keep the record from us
             record |= provenance.of_process(job.device)
             record |= {"packed": company, "peak_mem_bytes": provenance.peak_memory(job.device)}
         report({"run_id": job.run_id, "record": record, "weights": weights})
-        reusable = reusable and record["status"] in REUSABLE
+        reusable = reusable and record["status"] in REUSABLE and not _spoiled()
+        if not works:
+            return False
     return reusable
 
 
-def _course(job: Job, report: Report, size: _Size) -> Course:
-    """Runs a trial, a window a turn; returns its columns and the weights that are kept."""
+def _course(job: Job, size: _Size) -> Course:
+    """Runs a trial, a window a turn; yields a message an epoch, and returns columns and weights."""
     import torch
 
     from bench.corpora import check_length, default_data_dir, load
@@ -173,12 +179,12 @@ def _course(job: Job, report: Report, size: _Size) -> Course:
     trainer = Trainer(trial, corpus, make_cell, build_regularizers(regularizers), device)
     # Importing and building the plugins may have changed it.
     prepare_thread(device, job.threads, trial.precision)
-    for turn, epoch in enumerate(trainer.turns()):
-        if epoch is not None:
-            report({"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}})
-        if turn == ENOUGH:
-            size.decide(job.device)
-        yield
+    for epoch in trainer.turns():
+        if epoch is None:
+            yield None
+            continue
+        size.decide(job.device)  # by now it has trained, evaluated and kept its best weights
+        yield {"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}}
     columns = trainer.result()
     weights = None
     if job.keep_weights and columns["status"] == "ok":
@@ -201,7 +207,8 @@ class _Size:
 
 def _together(one: Job, other: Job) -> bool:
     """Switches of torch hold for a whole process; trials under different ones take it in turn."""
-    return one.trial["precision"] == other.trial["precision"] and one.threads == other.threads
+    alike = one.trial["precision"] == other.trial["precision"]
+    return alike and (one.threads, one.device) == (other.threads, other.device)
 
 
 def _failure(error: BaseException) -> Message:
@@ -211,6 +218,11 @@ def _failure(error: BaseException) -> Message:
         "error_type": type(error).__name__,
         "error_text": _text(text[-ERROR_CHARS:]),
     }
+
+
+def _spoiled() -> bool:
+    replay = sys.modules.get("bench.replay")
+    return replay is not None and replay.spoiled
 
 
 def _works(device: str) -> bool:

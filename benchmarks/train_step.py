@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import precision
 from bench.config import Trial, make_trial, select
 from bench.corpora import Corpus
 from bench.corpora.windows import windows
@@ -192,9 +193,11 @@ def _row(
     for turn in range(rounds):
         pair = [("ours", ours), ("peer", theirs)]
         for name, run in reversed(pair) if turn % 2 else pair:
+            precision.apply(values["precision"] if name == "ours" else "fp32")
             started = time.perf_counter()
             run()
             took[name].append(time.perf_counter() - started)
+    precision.apply(values["precision"])
     samples = [stages(one) for _ in range(min(rounds, 5))]
     shares = {s: statistics.median(x.get(s, 0.0) for x in samples) for s in STAGES}
     median = {name: statistics.median(found) for name, found in took.items()}

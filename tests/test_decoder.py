@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.decoder import decode_nll
+from bench.decoder import ROWS, Tie, decode_nll
 
 T, B, E, V = 5, 3, 8, 20
 
@@ -40,6 +40,33 @@ def test_value_and_gradients_are_those_of_cross_entropy(uniform: bool) -> None:
     for function in (decode_nll, plain):
         nll = function(*leaves, targets)
         found.append((nll, *torch.autograd.grad((nll * weights).sum(), leaves)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+def test_many_rows_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves, targets = given()
+    found = []
+    for rows in (ROWS, 4):
+        monkeypatch.setattr("bench.decoder.ROWS", rows)
+        nll = decode_nll(*leaves, targets)
+        found.append((nll, *torch.autograd.grad(nll.sum(), leaves)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+def test_a_tied_weight_gets_both_gradients() -> None:
+    """Of the decoder and of the rows it was looked up at, repeated ones too."""
+    (_, weight, bias), targets = given()
+    tokens = targets.clamp_min(0)
+    found = []
+    for tie in (Tie(), None):
+        look_up = tie.embed if tie else F.embedding
+        embedded = look_up(tokens, weight)
+        nll = decode_nll(embedded.tanh(), weight, bias, targets, tie)
+        both = torch.autograd.grad(nll.sum() + embedded.square().sum(), weight)
+        alone = torch.autograd.grad(look_up(tokens, weight).square().sum(), weight)
+        found.append((*both, *alone))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 

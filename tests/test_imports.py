@@ -28,6 +28,7 @@ ORDER = [
     "evaluation",
     "objective",
     "schedule",
+    "update",
     "step",
     "replay",
     "engine",

@@ -74,7 +74,7 @@ def test_padding_to_a_kernels_shape_is_exact(columns: int, inputs: int, size: in
     found = []
     for grow in (False, True):
         given = padded.pad(weights, x, (h, c)) if grow else (weights, x, (h, c))
-        raw, state = fused._kernel(*given, True)
+        raw, state = fused._lstm_kernel(*given, True)
         if grow:
             assert (raw.shape[1] % 8, raw.shape[2] % 128, given[1].shape[2] % 128) == (0, 0, 0)
             assert not raw[:, columns:].requires_grad or raw[:, :, size:].eq(0).all()

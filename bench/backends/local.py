@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,22 @@ def run(jobs: Sequence[Job], deliver: Deliver, *, slots: int, gpus: Sequence[str
     A job whose process vanished delivers no record: the driver sees that it is missing. `gpus`
     names the devices that the slots take turns in (CUDA_VISIBLE_DEVICES).
     """
-    if slots == 0:
-        run_trials(jobs, deliver)
-        return
     waiting = deque(jobs)
+    pack = jobs[0].pack
+    if slots == 0:
+        while waiting:  # again after a failure, for there is no other process
+            run_trials(_each(waiting), deliver, pack)
+        return
     workers: list[_Worker] = []
     try:
         while waiting or workers:
-            while waiting and len(workers) < slots:
+            while len(workers) < slots and len(waiting) > sum(not w.asked for w in workers):
                 taken = {w.slot for w in workers}
                 slot = next(s for s in range(slots) if s not in taken)
                 environment = thread_limits(jobs[0].threads)
                 if gpus:
                     environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-                workers.append(_Worker(slot, environment))
-                workers[-1].give(waiting.popleft())
+                workers.append(_Worker(slot, environment, pack))
             ready = wait([w.connection for w in workers])
             for worker in [w for w in workers if w.connection in ready]:
                 if not worker.step(waiting, deliver):
@@ -60,17 +61,18 @@ def thread_limits(threads: int) -> dict[str, str]:
 
 
 class _Worker:
-    """A spawned process that runs one job after the other."""
+    """A spawned process that asks for a job whenever it has room for one."""
 
-    def __init__(self, slot: int, environment: dict[str, str]) -> None:
+    def __init__(self, slot: int, environment: dict[str, str], pack: int) -> None:
         self.slot = slot
-        self.run_id = ""
+        self.asked = False
+        self.under_way: set[str] = set()
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         descriptor, name = tempfile.mkstemp(prefix="bench-", suffix=".stderr")
         os.close(descriptor)
         self.stderr = Path(name)
-        self.process = context.Process(target=_serve, args=(theirs, name), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, name, pack), daemon=True)
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)  # a spawned process inherits what is set at its start
         try:
@@ -83,25 +85,35 @@ class _Worker:
                     os.environ[name] = value
         theirs.close()
 
-    def give(self, job: Job) -> None:
-        self.run_id = job.run_id
-        with contextlib.suppress(OSError):  # it vanished: the next `step` will see that
-            self.connection.send(job)
-
     def step(self, waiting: deque[Job], deliver: Deliver) -> bool:
         """Handles one thing the process said; returns whether it goes on."""
         try:
             kind, message = self.connection.recv()
         except (EOFError, OSError):
-            deliver({"run_id": self.run_id, "vanished": self.cause()})
+            if not self.asked and waiting:  # it cannot even start: some trial must tell why
+                self.under_way.add(waiting.popleft().run_id)
+            self.give_up(self.cause(), deliver)
             return False
         if kind == "message":
+            if "record" in message:
+                self.under_way.discard(message["run_id"])
             deliver(message)
-            return True
-        if kind == "idle" and waiting:
-            self.give(waiting.popleft())
-            return True
-        return False
+        elif kind == "room":
+            self.asked = True
+            job = waiting.popleft() if waiting else None
+            if job is not None:
+                self.under_way.add(job.run_id)
+            with contextlib.suppress(OSError):  # it vanished: the next step will see that
+                self.connection.send(job)
+        else:
+            self.give_up("the device stopped working under several trials", deliver)
+            return False
+        return True
+
+    def give_up(self, cause: str, deliver: Deliver) -> None:
+        """Says of the trials under way that they get no record from this process."""
+        for run_id in sorted(self.under_way):
+            deliver({"run_id": run_id, "vanished": cause})
 
     def cause(self) -> str:
         """Returns how a process that vanished ended, and the last it said."""
@@ -121,22 +133,29 @@ class _Worker:
             self.process.join()
 
 
-def _serve(connection: Connection[Any, Any], stderr: str) -> None:
+def _serve(connection: Connection[Any, Any], stderr: str, pack: int) -> None:
     # Ctrl-C reaches the whole process group; only the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # What a plugin prints would tear the driver's display; --jobs 0 shows it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(stderr, os.O_WRONLY), 2)
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        reusable = run_trials([job], lambda message: connection.send(("message", message)))
-        connection.send(("idle" if reusable else "gone", None))
-        if not reusable:
-            return
+
+    def jobs() -> Iterator[Job]:
+        while True:
+            connection.send(("room", None))
+            if (job := connection.recv()) is None:
+                return
+            yield job
+
+    with contextlib.suppress(EOFError):  # the driver is gone
+        run_trials(jobs(), lambda message: connection.send(("message", message)), pack)
+        connection.send(("end", None))
+
+
+def _each(waiting: deque[Job]) -> Iterator[Job]:
+    while waiting:
+        yield waiting.popleft()
 
 
 def _die_with_parent() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
 
 from bench.backends.outbox import Outbox
-from bench.worker import Job, Message, run_trials
+from bench.worker import ERROR_CHARS, Job, Message, run_trials
 
 
 class Jobs(tune.Trainable):  # type: ignore[misc]
@@ -41,13 +43,30 @@ class Jobs(tune.Trainable):  # type: ignore[misc]
         return {"parcel": self.parcel, "done": self.ended and self.reusable}
 
     def _run(self, jobs: list[Job]) -> None:
+        under_way: dict[str, None] = {}
+
+        def report(message: Message) -> None:
+            if "start" in message:
+                under_way[message["run_id"]] = None
+            if "record" in message:
+                under_way.pop(message["run_id"], None)
+            self.outbox.put(message)
+
+        how = "the device stopped working under several trials"
         try:
-            self.reusable = run_trials(jobs, self.outbox.put)
+            self.reusable = run_trials(jobs, report, jobs[0].pack)
+        except BaseException:  # a KeyboardInterrupt that a plugin raised ends those beside it too
+            text = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
+            how = text[-ERROR_CHARS:]
+            if not under_way:
+                under_way[jobs[0].run_id] = None  # none has begun: one must tell why
         finally:
+            for run_id in under_way:
+                self.outbox.put({"run_id": run_id, "vanished": how})
             self.outbox.end()
 
 
-def packed(jobs: list[Job]) -> str:
+def packed(jobs: Sequence[Job]) -> str:
     """Returns jobs that one process runs as the parameter of one of Tune's trials."""
     return json.dumps([dataclasses.asdict(job) for job in jobs])
 

@@ -6,6 +6,7 @@ own folder is temporary and read by nobody.
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from bench.backends.local import Deliver
 from bench.backends.ray_cluster import Resources, at_a_time, cluster, temporary
 from bench.errors import BadInput, one_line
+from bench.pack import MOST
 from bench.worker import Job, Message
 
 WAVE, ROUNDS = 1000, 50
@@ -35,14 +37,38 @@ def run(
     `address` None starts a private cluster on this machine, anything else is joined. A job whose
     actor or node vanished delivers no record. Raises BadInput when no cluster can be joined.
     """
+    waiting = list(jobs)
     with cluster(address, resources, jobs[0]):
-        wave = max(WAVE, ROUNDS * at_a_time(resources))
-        for first in range(0, len(jobs), wave):
+        while waiting:
+            devices = at_a_time(resources)  # of a cluster that grows, more from wave to wave
+            wave = waiting[: max(WAVE, ROUNDS * devices)]
             with temporary() as storage:
-                _fit(jobs[first : first + wave], deliver, resources, storage)
+                started = _fit(_together(wave, devices), deliver, resources, storage)
+            # What a process did not begin, given up after a failure, is for another.
+            left = [job for job in wave if job.run_id not in started]
+            if len(left) == len(wave):
+                return
+            waiting = left + waiting[len(wave) :]
 
 
-def _fit(jobs: Sequence[Job], deliver: Deliver, resources: Resources, storage: str) -> None:
+def _together(jobs: Sequence[Job], devices: int) -> list[Sequence[Job]]:
+    """Returns the jobs in lists, one for each of Tune's trials.
+
+    Trials that run side by side come in lists several times as long, so that one that ends early
+    makes room for another, but short enough that every device has a list.
+    """
+    pack = jobs[0].pack
+    if pack == 1:
+        size = 1
+    else:
+        size = max(1, min(4 * (pack or MOST), math.ceil(len(jobs) / devices)))
+    return [jobs[first : first + size] for first in range(0, len(jobs), size)]
+
+
+def _fit(
+    lists: Sequence[Sequence[Job]], deliver: Deliver, resources: Resources, storage: str
+) -> set[str]:
+    """Runs lists of jobs, each in one process; returns the run_ids of those that were begun."""
     from ray import tune
 
     from bench.backends.ray_trial import Jobs, packed
@@ -50,7 +76,7 @@ def _fit(jobs: Sequence[Job], deliver: Deliver, resources: Resources, storage: s
     relay = _relay(deliver)
     tuner = tune.Tuner(
         tune.with_resources(Jobs, {"cpu": resources.cpus, "gpu": resources.gpus}),
-        param_space={"jobs": tune.grid_search([packed([job]) for job in jobs])},
+        param_space={"jobs": tune.grid_search([packed(jobs) for jobs in lists])},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             trial_name_creator=_name,
@@ -76,6 +102,8 @@ def _fit(jobs: Sequence[Job], deliver: Deliver, resources: Resources, storage: s
             "command goes on",
             detail=traceback.format_exc(),
         ) from None
+    started: set[str] = relay.started
+    return started
 
 
 def _name(trial: Any) -> str:
@@ -95,6 +123,7 @@ def _relay(deliver: Deliver) -> Any:
         def __init__(self, deliver: Deliver) -> None:
             self.deliver = deliver
             self.error: BaseException | None = None
+            self.started: set[str] = set()
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune saves its callbacks; ours holds open files, and nobody restores it
@@ -107,13 +136,19 @@ def _relay(deliver: Deliver) -> Any:
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             how = "its process or node vanished"
-            self._deliver([{"run_id": run_id, "vanished": how} for run_id in run_ids(trial)])
+            begun = [run_id for run_id in run_ids(trial) if run_id in self.started]
+            if not begun:  # it could not even start: some trial must tell
+                begun = run_ids(trial)[:1]
+                self.started.update(begun)
+            self._deliver([{"run_id": run_id, "vanished": how} for run_id in begun])
 
         def _deliver(self, messages: Sequence[Message]) -> None:
             if self.error is not None:
                 return
             try:
                 for message in messages:
+                    if "start" in message:
+                        self.started.add(message["run_id"])
                     self.deliver(message)
             except BaseException as error:
                 self.error = error
