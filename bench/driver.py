@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 Backend = Callable[[Sequence[Job], Deliver], None]
 _WAITING = 10
-"""Messages that may wait for the disk; where it is slower than that, trials wait as well."""
+"""Messages that may wait for the disk, weights in one of them at most; else trials wait too."""
 
 
 def drive(
@@ -40,7 +41,8 @@ def drive(
 
     Trials whose process vanished are tried in further waves, `max_retries` at most, and are `lost`
     after that. `backend` may be None where nothing is missing. Raises StoreError when the results
-    folder cannot be written.
+    folder cannot be written, and KeyboardInterrupt only where all that was delivered is written: if
+    that fails, what is raised is the StoreError.
     """
     store.prepare(results)
     store.save_grid(results, _definition(plan, results, command))
@@ -69,7 +71,7 @@ def drive(
                 epochs.setdefault(name, []).append(message["epoch"])
                 display.epoch(name, message["epoch"]["epoch"])
             if "vanished" in message and name not in statuses:
-                causes[name] = message["vanished"]
+                causes.setdefault(name, message["vanished"])  # the first to tell was the nearest
                 display.vanish([name])
             if "record" in message:
                 record = message["record"]
@@ -79,9 +81,11 @@ def drive(
                 _log_end(plan.trials[name], record)
 
         for _ in range(1 + max_retries):
+            causes.clear()
             with _in_background(take) as deliver:
                 backend(missing, deliver)
-            missing = [job for job in missing if job.run_id not in statuses]
+            # What vanished may have had company; it tries again alone.
+            missing = [replace(job, pack=1) for job in missing if job.run_id not in statuses]
             if not missing:
                 break
             for job in missing:
@@ -100,19 +104,28 @@ def _in_background(take: Callable[[Message], None]) -> Iterator[Deliver]:
     """Yields a function that hands messages to `take` on another thread, in order.
 
     A record waits for the disk several times, and no trial shall wait with it. What `take` raises
-    is raised by a later call, or at the end; all that was handed over is taken by then.
+    is raised by the next call, whoever's message that is, and by all further ones; they hand over
+    nothing. Any trial calls at its start and after each epoch, so an error is seen when the first
+    of those that run ends an epoch. At the end, of whatever kind, all that was handed over has been
+    taken, and an error that was not seen before is raised: in place of a KeyboardInterrupt as well,
+    since a record that is not written is not kept.
     """
     pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as thread:
+    try:
+        with ThreadPoolExecutor(1) as thread:
 
-        def deliver(message: Message) -> None:
-            while pending and (pending[0].done() or len(pending) >= _WAITING):
-                pending.popleft().result()
-            pending.append(thread.submit(take, message))
+            def deliver(message: Message) -> None:
+                others = 0 if message.get("weights") else _WAITING - 1
+                while pending and (pending[0].done() or len(pending) > others):
+                    pending[0].result()  # one that failed stays the first
+                    pending.popleft()
+                pending.append(thread.submit(take, message))
 
-        yield deliver
-        while pending:
-            pending.popleft().result()
+            yield deliver
+    finally:
+        for taken in pending:
+            if taken.done():  # all of them, unless a second Ctrl-C ended the waiting
+                taken.result()
 
 
 def exit_code(statuses: dict[str, str], wanted: int) -> int:

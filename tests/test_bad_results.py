@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,23 @@ import pytest
 
 from bench import store
 from tests.conftest import Verb
-from tests.grids import assert_same, grid_file
+from tests.grids import assert_same, grid_file, rogue
 from tests.test_bad_input import refused
 
 LOCAL = ("--backend", "local", "--jobs", 0, "--no-report")
 AXES = "{cell: [lstm, gru, rnn_tanh]}"
 SIX = AXES + "\nreps: 2"
+WAIT = """
+import time
+
+
+def wait_for(path: str) -> None:
+    for _ in range(3000):
+        if os.path.exists(path):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(path)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +42,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     assert bench("grid", grid_file(folder, SIX), *LOCAL, "--results", folder) == 0
     return folder
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(3000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(path)
 
 
 def mounted(folder: Path, options: str) -> bool:
@@ -116,6 +136,32 @@ def test_a_disk_that_fills_up_at_any_record(
     os.chdir(tmp_path)
     assert "6 trials: 6 ok" in verb(*argv).out
     assert_same(whole, results)
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_full_disk_is_no_fault_of_the_next_trial(
+    verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """The first record fails while the next trial trains, and is told at the end of its epoch."""
+    begun, failed = tmp_path / "begun", tmp_path / "failed"
+    call = f"open({str(begun)!r}, 'w').close()\n        wait_for({str(failed)!r})"
+    rogue(tmp_path, "second", top=WAIT, call=call)
+
+    def full(results: Path, record: dict[str, Any], *_: Any) -> None:
+        if failed.exists():
+            written.append(record)
+            return
+        wait_for(begun)
+        failed.touch()
+        raise store.StoreError(f"--results {results}: no room")
+
+    written: list[dict[str, Any]] = []
+    monkeypatch.setattr(store, "write_run", full)
+    grid = grid_file(tmp_path, "{cell: [lstm, second]}")
+    argv = ("--backend", "local", "--jobs", jobs, "--plugins", tmp_path)
+    outcome = verb("grid", grid, *argv)
+    refused(outcome, "no room")
+    assert written == [], "no record of what was no fault of the trial's"
 
 
 def test_a_log_that_cannot_be_written(verb: Verb, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.corpora import load
-from bench.corpora.tokens import _TO_SPACE, _WIDE_SPACE, build, distinct
+from bench.corpora.tokens import _TO_SPACE, _WIDE_SPACE, _blocks, build, distinct
 from bench.corpora.windows import columns, evaluation_columns
 
 SPACES = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace())
@@ -105,6 +106,27 @@ def test_a_built_folder_equals_the_definition(
     p = (counts + (not counts.all())) / (counts + (not counts.all())).sum()
     predicted = np.load(folder / "built" / "valid.npy")[1:]
     assert meta["unigram_nll"]["valid"] == pytest.approx(-np.log(p[predicted]).mean())
+
+
+@pytest.mark.parametrize("space", [c for c in SPACES if c.isascii()])
+def test_memory_holds_one_block_of_a_line_without_end(
+    space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (("word" + space) * 500).encode()
+    monkeypatch.setattr("bench.corpora.tokens.BLOCK", 64)
+    blocks = list(_blocks(io.BytesIO(text), hashlib.sha256()))
+    assert b"".join(blocks) == (text if space == "\n" else text + b"\n")
+    assert max(map(len, blocks)) <= 64 + len("word ")
+    assert all(block[-1:].decode() in (space, "\n") for block in blocks)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b" ", b"word", b"word\n", b"a\tb", b"x" * 99 + b"\r"])
+def test_the_last_block_ends_a_line(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.corpora.tokens.BLOCK", 64)
+    digest = hashlib.sha256()
+    blocks = list(_blocks(io.BytesIO(text), digest))
+    assert b"".join(blocks) == (text if text.endswith(b"\n") else text + b"\n")
+    assert digest.digest() == hashlib.sha256(text).digest()
 
 
 FORMAT_1 = {

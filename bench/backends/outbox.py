@@ -16,8 +16,9 @@ LINGER = 0.05
 class Outbox:
     """Takes messages from one thread and gives them to another, in order, each once.
 
-    Training never waits for the driver. What comes before and with the first epoch leaves at once,
-    further epochs once a second, and a record at once, so that no crash after it can cost it.
+    Training never waits for the driver. What comes before and with the first epoch leaves after
+    LINGER, and so does a record: only a crash within that time can cost it. Further epochs leave
+    once in a PERIOD, or with a record.
     """
 
     def __init__(self) -> None:

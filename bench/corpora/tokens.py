@@ -1,8 +1,10 @@
 """From text to arrays of word ids: one id per word, and one `<eos>` per line, blank ones included.
 
 Words are split on white space and lines on `\\n` alone; a last line needs no end. The text passes
-in blocks, so memory holds the vocabulary and one block, whatever its size. In a block each word is
-looked up once, however often it stands there: which words are equal is found by pyarrow, in C++.
+in blocks that end at ASCII white space, so memory holds the vocabulary and one block, whatever the
+size of the text; a longer stretch without any, which is one word as a rule, is held whole. In a
+block each word is looked up once, however often it stands there: which words are equal is found by
+pyarrow, in C++.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _CHUNK = 2**22  # ids counted at a time
 _TO_SPACE = bytes(ord(" ") if chr(code).isspace() else code for code in range(128)) + bytes(
     range(128, 256)
 )
+_IN_WORDS = bytes(code for code in range(256) if _TO_SPACE[code] != ord(" "))
 _WIDE_SPACE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 Ids = defaultdict[str, int]  # gives a word it has not seen the next number
@@ -143,7 +146,7 @@ def distinct(block: bytes) -> tuple[list[str], NDArray[np.int32]]:
     """Returns the words of a block in order of first appearance, and which of them each token is.
 
     The tokens are those of `block.decode().replace("\\n", " <eos> ").split()`, in their order. The
-    block ends in a space or a line.
+    block ends in ASCII white space.
     """
     import numpy as np
     import pyarrow as pa
@@ -174,16 +177,19 @@ def _write_header(file: BinaryIO, length: int) -> None:
 
 
 def _blocks(file: BinaryIO, digest: Any) -> Iterator[bytes]:
-    """Yields the text in pieces that end after white space; the last one ends a line."""
-    rest = block = b""
+    """Yields the text in pieces that end after ASCII white space; the last one ends a line."""
+    since: list[bytes] = []  # the last white space; joined once, however long it gets
+    last = b""
     while more := file.read(BLOCK):
         digest.update(more)
-        block = rest + more
-        cut = max(block.rfind(b"\n"), block.rfind(b" ")) + 1
-        yield block[:cut]
-        rest = block[cut:]
-    if not block.endswith(b"\n"):
-        yield rest + b"\n"
+        head = more.rstrip(_IN_WORDS)
+        if head:
+            yield b"".join([*since, head])
+            since.clear()
+        since.append(more[len(head) :])
+        last = more[-1:]
+    if last != b"\n":
+        yield b"".join([*since, b"\n"])
 
 
 def _unigram_nll(folder: Path, size: int) -> dict[str, float]:
