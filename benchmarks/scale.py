@@ -48,17 +48,16 @@ def grid_text(trials: int) -> str:
 
 def _simulate(folder: Path) -> dict[str, Any]:
     from bench import store
-    from bench.store.compact import write_compacted
+    from bench.store.files import part_path
+    from bench.store.pairs import write_pair
     from benchmarks.simulated import planned, simulated
 
     results = folder / "results"
     store.prepare(results)
     plan = planned(folder)
-    parts = list(simulated(plan, EPOCHS))
-    tables = {"epochs": (e for _, e in parts), "runs": (r for r, _ in parts)}
-    write_compacted(results, tables)
+    name = write_pair(results, simulated(plan, EPOCHS))
     _save_grid(results, plan)
-    sizes = {t: (results / t / "compacted.parquet").stat().st_size for t in tables}
+    sizes = {t: part_path(results, t, name).stat().st_size for t in ("runs", "epochs")}
     return {
         "seconds": 0.0,
         "cpu": 0.0,

@@ -14,7 +14,7 @@ from bench.corpora import default_data_dir
 from bench.plan import Plan, plan
 from bench.plugins import find
 from bench.store.compact import RUNS_PER_GROUP
-from bench.store.read import arrow_schema
+from bench.store.rows import arrow_schema
 from bench.worker import Job, base_record
 
 _ERROR = "Traceback:\n  …\nValueError: simulated"

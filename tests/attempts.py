@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bench import store
+from bench.store.files import compacted_names, part_path
 from tests.records import epochs, record
 
 IDS = [f"{n:012x}" for n in range(5)]
@@ -14,7 +22,9 @@ TABLES = ("runs", "epochs")
 def write(results: Path, run_id: str, attempt: int, status: str = "ok") -> None:
     """Writes a run whose rows all carry the number of the attempt."""
     rows = [row | {"step": attempt} for row in epochs(run_id, attempt % 4)]
-    store.write_run(results, record(run_id, seed=attempt, status=status), rows)
+    started = f"2026-01-01T{attempt:09}"
+    changes = {"seed": attempt, "status": status, "started_utc": started}
+    store.write_run(results, record(run_id, **changes), rows)
 
 
 def seen(results: Path) -> dict[str, tuple[int, list[int]]]:
@@ -49,5 +59,53 @@ def filled(results: Path) -> Path:
 
 
 def files(results: Path) -> list[str]:
-    """Returns the names of all files of both tables."""
-    return sorted(p.name for table in TABLES for p in (results / table).iterdir())
+    """Returns the names of all files of both tables, `compacted` for one that is."""
+    names = sorted(p.name for table in TABLES for p in (results / table).iterdir())
+    return [re.sub("^compacted-[0-9a-f]{16}.parquet$", "compacted", name) for name in names]
+
+
+PAIR = ["compacted"] * 2
+"""What `files` says of a folder that is compacted."""
+
+
+def compacted(results: Path, table: str = "runs") -> Path:
+    """Returns the one compacted file of a table."""
+    (name,) = compacted_names(results)
+    return part_path(results, table, name)
+
+
+class Killed(BaseException):
+    """The end of a process, as far as a test is concerned."""
+
+
+def die() -> None:
+    """What is done at a step by SIGKILL."""
+    raise Killed
+
+
+@contextlib.contextmanager
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Any) -> Iterator[list[str]]:
+    """Calls `act` before the number-th step of compact that changes a folder; lists the steps."""
+    steps: list[str] = []
+    replace, unlink = os.replace, Path.unlink
+
+    def count(name: str) -> None:
+        steps.append(name)
+        if len(steps) == number:
+            with monkeypatch.context() as inner:
+                inner.setattr(os, "replace", replace)
+                inner.setattr(Path, "unlink", unlink)
+                act()
+
+    def replaced(*names: Any) -> None:
+        count(f"replace {Path(names[1]).name}")
+        replace(*names)
+
+    def unlinked(path: Path, **more: Any) -> None:
+        count(f"unlink {path.name}")
+        unlink(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replaced)
+        patch.setattr(Path, "unlink", unlinked)
+        yield steps

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cells, corpora, grid_overhead, record, train_step
+from benchmarks import cells, corpora, grid_overhead, packing, record, train_step
 
 
 def test_cells_prints_a_table_and_writes_a_record(
@@ -79,3 +79,12 @@ def test_grid_overhead_counts_every_trial(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(SystemExit) as end:
         grid_overhead.main(["--trials", "0"])
     assert end.value.code == 2
+
+
+def test_packing_counts_the_windows_of_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(record, "RECORDS", tmp_path)
+    argv = ["--quick", "--rounds", "1", "--windows", "2", "--counts", "2", "--name", "here"]
+    assert packing.main(argv) == 0
+    rows = json.loads((tmp_path / "packing-here.json").read_text())["rows"]
+    assert [(row["way"], row["at_once"]) for row in rows] == [("processes", 2), ("pack", 2)]
+    assert all(row["windows_per_s"] > 0 and row["ratio"] > 0 for row in rows)

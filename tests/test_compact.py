@@ -17,8 +17,8 @@ from bench.store import compact as module
 from bench.store import read as reading
 from bench.store.care import check, merge, prune
 from bench.store.compact import compact
-from bench.store.files import COMPACTED, own_files, part_path
-from tests.attempts import IDS, TABLES, files, filled, seen, whole, write
+from bench.store.files import own_files, part_path
+from tests.attempts import IDS, PAIR, TABLES, compacted, files, filled, seen, whole, write
 from tests.grids import bench
 
 
@@ -30,7 +30,7 @@ def results(tmp_path: Path) -> Path:
 def test_a_folder_becomes_one_file_per_table_and_reads_the_same(results: Path) -> None:
     before = [load(results)[0] for load in (store.load_runs, store.load_epochs)]
     assert compact(results) == (5, [])
-    assert files(results) == [COMPACTED] * 2
+    assert files(results) == PAIR
     for old, load in zip(before, (store.load_runs, store.load_epochs), strict=True):
         pd.testing.assert_frame_equal(load(results)[0], old)
         some, _ = load(results, IDS[1:3])
@@ -55,7 +55,7 @@ def test_a_rerun_wins_over_what_was_compacted_until_it_is_folded_too(results: Pa
     expected = whole(dict(zip(IDS, (0, 1, 2, 8, 4), strict=True)))
     assert seen(results) == expected
     assert compact(results) == (1, [])
-    assert seen(results) == expected and files(results) == [COMPACTED] * 2
+    assert seen(results) == expected and files(results) == PAIR
 
 
 def test_lost_replaces_no_final_record_that_was_compacted(results: Path) -> None:
@@ -107,10 +107,10 @@ def test_a_broken_part_file_stays_and_is_named(results: Path, capsys: Any) -> No
 def test_a_damaged_compacted_file_is_named_and_never_rewritten(results: Path, table: str) -> None:
     compact(results)
     write(results, IDS[0], 5)
-    path = results / table / COMPACTED
+    path = compacted(results, table)
     path.write_bytes(path.read_bytes()[:-10])
     before = path.read_bytes()
-    with pytest.raises(BadInput, match=f"{table}/{COMPACTED}: not a whole Parquet file"):
+    with pytest.raises(BadInput, match=f"{table}/{path.name}: not a whole Parquet file"):
         compact(results)
     assert path.read_bytes() == before and own_files(results, "runs") == [IDS[0]]
     assert sum(str(path) in line for line in check(results)) >= 1
@@ -183,13 +183,13 @@ def test_a_reader_that_is_overtaken_at_any_step_sees_each_run_once(
     original = getattr(reading, step)
     folded = 0
 
-    def overtaken(*words: Any) -> Any:
+    def overtaken(*words: Any, **more: Any) -> Any:
         nonlocal folded
-        found = original(*words) if after else None
+        found = original(*words, **more) if after else None
         if not folded:
             folded = -1  # compact reads, too
             folded, _ = compact(results)
-        return found if after else original(*words)
+        return found if after else original(*words, **more)
 
     expected = store.load_runs(results)[0], store.load_epochs(results)[0]
     for load, whole_table in zip((store.load_runs, store.load_epochs), expected, strict=True):
@@ -199,7 +199,7 @@ def test_a_reader_that_is_overtaken_at_any_step_sees_each_run_once(
             rows, problems = load(results)
         assert problems == [] and folded == len(IDS)
         pd.testing.assert_frame_equal(rows, whole_table)
-        for table in TABLES:
-            (results / table / COMPACTED).unlink()
+        for path in [compacted(results, table) for table in TABLES]:
+            path.unlink()
         for n, run_id in enumerate(IDS):
             write(results, run_id, n)

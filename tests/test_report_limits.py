@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -97,3 +98,56 @@ def test_ten_thousand_spellings_are_shortened_in_one_pass() -> None:
     names = [f"ar:alpha={i}:of=raw+tar:beta=1" for i in range(10_000)]
     short = shorten(names)
     assert short[names[7]] == "ar:alpha=7+tar" and len(set(short.values())) == 10_000
+
+
+# --- a cut row says nothing untrue of what it leaves out ------------------------------------------
+
+
+def failing(alphas: int = 6) -> Grid:
+    """One row: none, many settings of ar, and a tar that failed everywhere."""
+    grid = large(rows=1, alphas=alphas)
+    for beta in (1, 2):
+        for rep in range(3):
+            trial = {"nhid": 100, "regularizer": f"tar:beta={beta}", "rep": rep}
+            grid.add(trial, status="failed", error_type="ValueError", error_text="x")
+    return grid
+
+
+def test_what_failed_everywhere_is_not_said_to_be_outside_the_grid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corpus = failing().corpus()
+    row = limits.first(corpus, 3).rows[0]
+    assert [s.spelling for s in row.settings] == ["none", "ar:alpha=6", "tar:beta=1"]
+    monkeypatch.setattr(limits, "SETTINGS", 3)
+    text = text_of(failing().html())
+    assert "not in the grid" not in text and "0/3 ok: 3 failed" in text
+
+
+def test_a_column_without_entries_says_whether_the_grid_has_them() -> None:
+    corpus = failing().corpus()
+    whole = corpus.rows[0]
+    bare = replace(whole, settings=whole.settings[:1])
+    (view,) = tables.main_table(replace(corpus, rows=(bare,)), corpus)
+    assert [(len(c["entries"]), c["none"]) for c in view["columns"][1:]] == [(0, "not shown")] * 2
+    other = replace(corpus, rows=(bare,))
+    (view,) = tables.main_table(other, other)
+    assert [c["none"] for c in view["columns"][1:]] == ["not in the grid"] * 2
+
+
+def test_the_best_of_many_is_not_passed_off_as_the_only_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SETTINGS", 2)
+    assert "ar:alpha=4 best on valid" in text_of(large(rows=1).html())
+
+
+def test_a_figure_that_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "No figure compares the rows"
+    assert said not in text_of(large(rows=3).html())
+    monkeypatch.setattr(limits, "DRAWN", 7)
+    text = text_of(large(rows=6).html())
+    assert f"{said}: it would show the first 7 of 30 settings, in 2 of 6 rows, too few" in text
+    assert said not in text_of(large(rows=3).html()), "with three rows there never is one"
+    monkeypatch.setattr(limits, "DRAWN", 22)
+    assert said not in text_of(large(rows=6).html())

@@ -18,7 +18,7 @@ import pytest
 from bench import store
 from bench.config import FIELDS
 from bench.errors import BadInput
-from bench.store.read import arrow_schema, read_part
+from bench.store.rows import arrow_schema, read_part
 from bench.store.schema import EPOCHS, RUNS
 from tests.records import epochs, record
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.report import tables, words
+from bench.report import overview, tables, words
 from bench.report.entries import BASELINE, Corpus, Row, Setting
 from bench.report.tables import View
 
@@ -27,7 +27,8 @@ LINES = 500
 def first(corpus: Corpus, most: int) -> Corpus:
     """Returns the corpus with the first `most` settings of its rows, baselines before others.
 
-    A row that is cut keeps its baseline and, of each name, the setting that is best on valid.
+    A row that is cut keeps its baseline and, of each name, the setting that is best on valid, or
+    the first where none is: what failed everywhere is still in the grid.
     """
     rows: list[Row] = []
     left = most
@@ -36,7 +37,9 @@ def first(corpus: Corpus, most: int) -> Corpus:
             break
         settings = row.settings
         if len(settings) > left:
-            vital = [s.name == BASELINE or s.chosen for s in settings]
+            kept_of = {s.name: s.spelling for s in reversed(settings)}
+            kept_of |= {s.name: s.spelling for s in settings if s.chosen}
+            vital = [s.name == BASELINE or kept_of[s.name] == s.spelling for s in settings]
             room = max(0, left - sum(vital))
             others = [s for s, keep in zip(settings, vital, strict=True) if not keep][:room]
             kept = {s.spelling for s in others}
@@ -55,6 +58,15 @@ def cut(shown: Corpus, corpus: Corpus) -> str:
         return ""
     some, every = (sum(len(row.settings) for row in one.rows) for one in (shown, corpus))
     return f"the first {some:,} of {every:,} settings"
+
+
+def no_overview(few: Corpus, corpus: Corpus) -> str:
+    """Returns why the rows are compared in no figure, where the cut may be to blame; or nothing."""
+    if few is corpus or len(corpus.rows) < overview.LEAST:
+        return ""
+    rows = f"{cut(few, corpus)}, in {len(few.rows):,} of {len(corpus.rows):,} rows"
+    small = len(few.rows) < overview.LEAST
+    return f"{rows}, {'too few rows to compare' if small else 'none with an ok run'}"
 
 
 def lines(table: Sequence[View], shown: Corpus) -> list[View]:

@@ -11,10 +11,13 @@ from bench.report.drawing import color, json_of, label, labels
 from bench.report.entries import Corpus, Row
 from bench.stats import Estimate, mean_interval
 
+LEAST = 4
+"""Rows that the figure is worth drawing for: the table compares fewer."""
+
 
 def overview(corpus: Corpus) -> str | None:
-    """Perplexity of every row, valid and test side by side; None for fewer than four rows."""
-    if len(corpus.rows) < 4:
+    """Perplexity of every row, valid and test side by side; None for fewer than LEAST rows."""
+    if len(corpus.rows) < LEAST:
         return None
     fig = make_subplots(
         rows=1, cols=2, subplot_titles=["valid", "test"], shared_yaxes=True, horizontal_spacing=0.04

@@ -41,21 +41,28 @@ def parameters(row: Row) -> str:
     return " / ".join(words.number(n) for n in sorted(n for n in found if n is not None))
 
 
-def main_table(corpus: Corpus) -> list[View]:
-    """Rows of the main table: one list of settings per regularizer name."""
+def main_table(shown: Corpus, corpus: Corpus) -> list[View]:
+    """Rows of the main table: one list of settings per regularizer name.
+
+    `shown` are the first rows of `corpus`, the last of them perhaps cut. Which setting is the best
+    of how many is asked of the row as it was before.
+    """
     floors = {split: corpus.known(f"{split}_floor") is not None for split in ("valid", "test")}
-    numbers = beside.notes(corpus)
+    numbers = beside.notes(shown)
     table = []
-    for row in corpus.rows:
+    for row, whole in zip(shown.rows, corpus.rows, strict=False):
         columns = []
         for name in corpus.names:
+            rivals = sum(s.name == name for s in whole.settings)
             same = [s for s in row.settings if s.name == name]
-            entries = [_entry(s, floors, len(same) > 1) for s in same]
+            entries = [_entry(s, floors, rivals > 1) for s in same]
             for entry, setting in zip(entries, same, strict=True):
-                fits = setting.chosen or len(same) == 1  # beside the best of one name, once
+                fits = setting.chosen or rivals == 1  # beside the best of one name, once
                 entry["published"] = beside.beside(row, setting, numbers) if fits else []
-            columns.append(entries)
-        view: View = {"size": row.size, "details": row.details, "parameters": parameters(row)}
+            columns.append(
+                {"entries": entries, "none": "not shown" if rivals else "not in the grid"}
+            )
+        view: View = {"size": row.size, "details": row.details, "parameters": parameters(whole)}
         table.append(view | {"columns": columns})
     return table
 

@@ -1,4 +1,4 @@
-"""Records: two typed tables as immutable Parquet part-files, and the grids that list them."""
+"""Records: two typed tables in Parquet files, and the grids that list them."""
 
 from bench.store.grids import grid_names, load_grid, save_grid
 from bench.store.parts import StoreError, prepare, write_atomically, write_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -12,46 +13,61 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BadInput
 from bench.plugins import Registry
 from bench.store.compact import RUNS_PER_GROUP, alone, drop
-from bench.store.files import COMPACTED, aside_path, own_files, part_path
+from bench.store.files import aside_path, compacted_names, own_files, part_path
+from bench.store.folded import read_compacted, rows_by_run, unknown_columns
 from bench.store.parts import prepare, write_atomically, write_table
-from bench.store.read import read, read_compacted, read_own, read_part, statuses
+from bench.store.read import read, statuses
+from bench.store.rows import TABLES, own_content, parse_part, read_own, read_part
 from bench.store.schema import FINAL, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ABANDONED_SECONDS = 3600
+_PRUNE = "prune deletes it after an hour"
 
 
 def check(results: Path) -> list[str]:
     """Returns a line for each thing that is wrong in a results folder."""
     problems = []
-    for table in ("runs", "epochs"):
-        rows, problem = read_compacted(results, table)
-        problems += [problem] if problem else []
-        for run_id in own_files(results, table):
+    own = {table: own_files(results, table) for table in TABLES}  # first, as in bench.store.read
+    for table, run_ids in own.items():
+        for run_id in run_ids:
             found = read_own(results, table, run_id)
             problems += [found[1]] if found and found[1] else []
-        folded = rows["run_id"].unique().to_pylist()
-        if table == "runs":
-            runs = {*own_files(results, "runs"), *folded}
-            if len(folded) < rows.num_rows:
-                problems.append(f"{results / 'runs' / COMPACTED}: holds a run twice")
-    for run_id in own_files(results, "epochs"):
-        if run_id not in runs:
-            path = part_path(results, "epochs", run_id)
+    folded: set[str] = set()
+    for name in compacted_names(results):
+        runs, problem = rows_by_run(results, "runs", name)
+        epochs, other = rows_by_run(results, "epochs", name)
+        problems += [said for said in (problem, other) if said]
+        if any(number > 1 for number in runs.values()):
+            problems.append(f"{part_path(results, 'runs', name)}: holds a run twice")
+        if without := epochs.keys() - runs.keys():
+            path = part_path(results, "epochs", name)
+            problems.append(f"{path}: epochs of {len(without)} runs that have no record")
+        folded |= runs.keys()
+    for run_id in sorted({*own["epochs"]} - {*own["runs"]}):
+        path = part_path(results, "epochs", run_id)
+        if run_id not in folded:
             problems.append(f"{path}: epochs of a run that has no record")
-    without = set(folded) - runs
-    if without:
-        path = results / "epochs" / COMPACTED
-        problems.append(f"{path}: epochs of {len(without)} runs that have no record")
+        elif path.exists():
+            problems.append(f"{path}: left by a writer that was killed, {_PRUNE}")
+    for path in _unpaired(results):
+        problems.append(f"{path}: epochs without their runs: left by a compact, {_PRUNE}")
     return problems
+
+
+def _unpaired(results: Path) -> list[Path]:
+    names = compacted_names(results, "epochs")
+    there = compacted_names(results)
+    return [part_path(results, "epochs", name) for name in names if name not in there]
 
 
 def count(results: Path) -> int:
     """Returns how many runs have a record, whole or broken."""
+    own = own_files(results, "runs")  # first, as in bench.store.read
     folded, _ = read_compacted(results, "runs", columns=("run_id",))
-    return len({*own_files(results, "runs"), *folded["run_id"].to_pylist()})
+    return len({*own, *folded["run_id"].to_pylist()})
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -136,9 +152,32 @@ def _copy(results: Path, source: Path, run_ids: Sequence[str]) -> tuple[int, lis
             (results / "weights").mkdir(exist_ok=True)
             content = (source / "weights" / name).read_bytes()
             write_atomically(results / "weights" / name, content)
-        write_table(results, "epochs", run_id, curves.get(run_id, epochs.slice(0, 0)))
-        write_table(results, "runs", run_id, record)  # the last: it makes the run count
+        rows = {"epochs": curves.get(run_id, epochs.slice(0, 0)), "runs": record}
+        own = _own_bytes(source, run_id, record)
+        for table, part in rows.items():  # the record last: it makes the run count
+            if table in own:
+                write_atomically(part_path(results, table, run_id), own[table])
+            elif table == "runs" and (said := unknown_columns(source, compacted_names(source))):
+                raise BadInput(f"{said}; use the version that wrote it, or they are lost")
+            else:
+                write_table(results, table, run_id, part)
     return runs.num_rows, problems + more
+
+
+def _own_bytes(source: Path, run_id: str, record: pa.Table) -> dict[str, bytes]:
+    """Returns a run's part-files if its record is from there.
+
+    They may have columns that this version does not know: they are copied byte for byte.
+    """
+    found = {}
+    for table in TABLES:
+        own = own_content(source, table, run_id)
+        part = None if own is None else parse_part(*own, table)[0]
+        if table == "runs" and (part is None or part["status"] != record["status"]):
+            return {}
+        if own is not None and part is not None:
+            found[table] = own[0]
+    return found
 
 
 def _by_run(rows: pa.Table) -> dict[str, pa.Table]:
@@ -188,11 +227,22 @@ def prune(results: Path, run_ids: Sequence[str]) -> int:
                 gone += _delete(part_path(results, table, run_id))
                 gone += _delete(aside_path(results, table, run_id))
             gone += _delete(results / "weights" / f"{run_id}.safetensors")
+        left = _unpaired(results) + _without_record(results)
         for folder in ("runs", "epochs", "weights", "grids", "reports"):
-            for path in (results / folder).glob(".*.tmp"):
-                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:  # its writer may live
+            left += (results / folder).glob(".*.tmp")
+        for path in left:
+            with contextlib.suppress(FileNotFoundError):  # its writer lives, and was quicker
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                     gone += _delete(path)
     return gone
+
+
+def _without_record(results: Path) -> list[Path]:
+    """Returns the epochs of reruns that were killed before their record; the older one counts."""
+    own = {*own_files(results, "epochs")} - {*own_files(results, "runs")}
+    folded, _ = read_compacted(results, "runs", own, columns=("run_id",))
+    paths = [part_path(results, "epochs", run_id) for run_id in folded["run_id"].to_pylist()]
+    return [path for path in paths if path.exists()]
 
 
 def _delete(path: Path) -> int:

@@ -1,15 +1,18 @@
 """`compact` folds part-files into one file per table; no reader sees fewer rows, or one twice.
 
-Each table's compacted file is written whole, beside the part-files, and takes the place of the one
-before in a single step; only then part-files whose content is in it are taken away. So at every
-moment, and after a kill at any moment, each run is in the compacted file or in a file of its own,
-and where it is in both, the file of its own counts (see `bench.store.read`).
+A compacted pair, runs and their epochs, is named by the hash of its content and never changed: it
+is written whole, beside what is there, and published under a name that no other has. Then it is
+read back, and only what it was seen to hold is taken away: part-files, and the pairs it was made
+from. So at every moment, and after a kill at any moment, each run is in a compacted file or in a
+file of its own; `bench.store.read` and `.folded` say which one answers where there are several.
 
 A rerun may replace a part-file between the reading and the taking away, and no file system removes
 a name only if it still is the same file. So the part-file is renamed aside, where readers still
 find it, compared with what was folded, byte for byte by its hash, and removed if it is the same.
-Otherwise it stays aside and the next pass folds it. Nothing here needs more of a file system than
-that a rename is atomic. The lock only keeps two of us from doing the work twice at a time.
+Otherwise it stays aside and the next pass folds it.
+
+Nothing here needs more of a file system than that a rename is atomic. The lock only saves work: two
+at once, on machines that do not see each other's lock, publish two pairs that the next one joins.
 """
 
 from __future__ import annotations
@@ -23,9 +26,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadInput
-from bench.store.files import COMPACTED, aside_path, own_files, part_path
-from bench.store.parts import StoreError, publish
-from bench.store.read import arrow_schema, parse_part, read_compacted
+from bench.store.files import aside_path, compacted_names, own_files, part_path
+from bench.store.folded import (
+    answering,
+    made_from,
+    read_compacted,
+    read_one,
+    rows_by_run,
+    unknown_columns,
+)
+from bench.store.pairs import Pair, remove_pairs, write_pair
+from bench.store.parts import StoreError
+from bench.store.rows import TABLES, arrow_schema, own_content, parse_part, read_own
+from bench.store.schema import FINAL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,18 +51,23 @@ _Digests = dict[tuple[str, str], bytes]
 
 
 def compact(results: Path) -> tuple[int, list[str]]:
-    """Folds every readable part-file; returns how many runs, and a line for each broken file.
+    """Folds every readable part-file; returns how many runs, and a line for each problem.
 
     Raises BadInput when another one is at work or a compacted file is damaged, StoreError when the
     folder is full or read-only. Whatever is raised, every record is where a reader finds it.
     """
     total, problems = 0, list[str]()
     with alone(results):
+        _clear(results)
         for _ in range(_PASSES):
-            digests, problems = _fold(results)
+            own = own_files(results, "runs")
+            if not own and len(compacted_names(results)) < 2:
+                break
+            digests, problems = _fold(results, own)
             total += sum(table == "runs" for table, _ in digests)
-            # Epochs first: without a record of its own, nobody would look for them again.
-            gone = [_take_away(results, *key, digests[key]) for key in sorted(digests)]
+            # A run's record first: epochs without one are of nobody, a record without has none.
+            order = sorted(digests, key=lambda key: (key[1], key[0] != "runs"))
+            gone = [_take_away(results, *key, digests[key]) for key in order]
             if all(gone):
                 break
     return total, problems
@@ -57,11 +75,11 @@ def compact(results: Path) -> tuple[int, list[str]]:
 
 def drop(results: Path, run_ids: Collection[str]) -> None:
     """Writes the compacted files anew without these runs, if they hold one; within `alone`."""
-    ids = _compacted_ids(results)
-    kept = sorted(set(ids) - set(run_ids))
-    if len(kept) < len(ids):
-        tables = {t: _chunks(results, t, kept, (), {}, []) for t in ("runs", "epochs")}
-        write_compacted(results, tables, order=("runs", "epochs"))  # a run counts by its record
+    answers, _ = answering(results, compacted_names(results))
+    if any(not {*run_ids}.isdisjoint(ids) for ids in answers.values()):
+        _, problems = _fold(results, (), run_ids)
+        if problems:
+            raise StoreError(problems[0])
 
 
 @contextlib.contextmanager
@@ -69,7 +87,8 @@ def alone(results: Path) -> Iterator[None]:
     """Holds the folder's lock against another compact or prune; raises BadInput, StoreError."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(results / ".compact.lock", timeout=0)
+    # A lock file that is itself the lock would stay behind whoever is killed.
+    lock = FileLock(results / ".compact.lock", timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
@@ -90,129 +109,154 @@ def alone(results: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_compacted(
-    results: Path,
-    tables: Mapping[str, Iterable[pa.Table]],
-    order: Sequence[str] = ("epochs", "runs"),
-) -> None:
-    """Writes compacted files from chunks that are sorted by run_id; raises OSError.
+def _fold(
+    results: Path, own: Sequence[str], dropped: Collection[str] = ()
+) -> tuple[_Digests, list[str]]:
+    """Publishes a pair of every readable part-file and all that was compacted, but for `dropped`.
 
-    `tables` are written in their own order and published in `order`, once all of them are whole.
+    Removes the pairs that it was made from. Returns which part-files went in, for the caller to
+    take away, and what could not.
     """
-    written: dict[str, Path] = {}
-    try:
-        for table, chunks in tables.items():
-            folder = results / table
-            folder.mkdir(parents=True, exist_ok=True)
-            written[table] = folder / f".{COMPACTED}.{uuid.uuid4().hex}.tmp"
-            _write(written[table], table, chunks)
-        for table in order:
-            publish(written[table], results / table / COMPACTED)
-    finally:
-        for temporary in written.values():
-            temporary.unlink(missing_ok=True)
-
-
-def _write(temporary: Path, table: str, chunks: Iterable[pa.Table]) -> None:
-    import pyarrow.parquet as pq
-
-    rows = 0
-    with temporary.open("wb") as file:
-        with pq.ParquetWriter(file, arrow_schema(table), compression="zstd") as writer:
-            for chunk in chunks:
-                rows += chunk.num_rows
-                writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
-        file.flush()
-        os.fsync(file.fileno())
-    if pq.read_metadata(temporary).num_rows != rows:
-        raise OSError(f"{temporary} did not arrive whole")
-
-
-def _fold(results: Path) -> tuple[_Digests, list[str]]:
-    """Publishes compacted files that hold every readable part-file; returns what they took up."""
-    own = own_files(results, "runs")
+    names = compacted_names(results)
+    # Runs whose epochs were not copied yet, or were lost, stay as they are.
+    lone = [name for name in names if not part_path(results, "epochs", name).exists()]
+    if not dropped:
+        names = [name for name in names if name not in lone]
+    answers, damaged = answering(results, names)
+    for name in names:
+        damaged += [said for _, said in [rows_by_run(results, "epochs", name)] if said]
+    if damaged:
+        raise BadInput(f"{damaged[0]}; restore it, or move the pair away to go on without it")
+    if said := unknown_columns(results, names):
+        raise BadInput(f"{said}; use the version that wrote it, or none of them is kept")
     digests: _Digests = {}
-    problems: list[str] = []
-    if own:
-        ids = sorted({*_compacted_ids(results), *own})
-        # All records are read before any epochs: a rerun that comes in between has written its
-        # epochs first, so its record, at least, is not the one that was folded, and stays.
-        names = ("runs", "epochs")
-        tables = {t: _chunks(results, t, ids, set(own), digests, problems) for t in names}
-        write_compacted(results, tables)
+    problems = [f"{part_path(results, 'runs', name)}: has no pair in epochs/" for name in lone]
+    chunks = _chunks(results, answers, {*own}, {*dropped}, digests, problems)
+    worth = lambda: bool(digests or dropped or len(names) > 1)  # noqa: E731
+    new = write_pair(results, chunks, names, worth)
+    if not new:
+        return {}, problems
+    curves = {run_id for table, run_id in digests if table == "epochs"}
+    problems += remove_pairs(results, new, answers, {*dropped}, curves)
     return digests, problems
-
-
-def _compacted_ids(results: Path) -> list[str]:
-    rows, problem = read_compacted(results, "runs", columns=("run_id",))
-    if problem:
-        raise BadInput(f"{problem}; restore it, or move it away to go on without its runs")
-    ids: list[str] = rows["run_id"].to_pylist()
-    return ids
 
 
 def _chunks(
     results: Path,
-    table: str,
-    ids: Sequence[str],
+    answers: Mapping[str, Sequence[str]],
     own: Collection[str],
+    dropped: Collection[str],
     digests: _Digests,
     problems: list[str],
-) -> Iterator[pa.Table]:
-    """Yields a table's rows of these runs in their order, part-files before what was compacted.
+) -> Iterator[Pair]:
+    """Yields the rows of all runs in their order, part-files before what was compacted.
 
-    Notes in `digests` which part-files went in, and in `problems` which could not be read.
+    Notes in `digests` which part-files may go, and in `problems` which could not be taken up.
     """
+    import pyarrow.compute as pc
+
+    held = {name: {*run_ids} for name, run_ids in answers.items()}
+    ids = sorted({*own}.union(*held.values()).difference(dropped))
+    for start in range(0, len(ids), RUNS_PER_GROUP):
+        some = ids[start : start + RUNS_PER_GROUP]
+        runs, epochs = (_compacted_rows(results, table, held, some) for table in TABLES)
+        final = {*runs.filter(pc.is_in(runs["status"], _array(FINAL)))["run_id"].to_pylist()}
+        parts: dict[str, dict[str, pa.Table]] = {table: {} for table in TABLES}
+        for run_id in some:
+            found, problem = _own_pair(results, run_id) if run_id in own else ({}, None)
+            problems += [problem] if problem else []
+            digests |= {(table, run_id): digest for table, (digest, _) in found.items()}
+            if "runs" in found:
+                status = found["runs"][1]["status"][0].as_py()
+                if status in FINAL or run_id not in final:  # lost replaces no final record
+                    for table, (_, part) in found.items():
+                        parts[table][run_id] = part
+        yield _joined(runs, parts["runs"]), _joined(epochs, parts["epochs"])
+
+
+def _own_pair(results: Path, run_id: str) -> tuple[dict[str, tuple[bytes, pa.Table]], str | None]:
+    """Returns hash and rows of a run's part-files, or why it must be left as it is.
+
+    The record is read first: a rerun that comes in between has written its epochs before, so its
+    record, at least, is not the one that was read, and stays.
+    """
+    found = {}
+    for table in TABLES:
+        try:
+            content = own_content(results, table, run_id)
+        except OSError as error:
+            return {}, str(error.strerror)
+        if content is not None:
+            part, problem = parse_part(*content, table, whole=True)
+            if part is None:
+                return {}, problem
+            found[table] = hashlib.sha256(content[0]).digest(), part
+        elif table == "runs":
+            return {}, None
+    return found, None
+
+
+def _compacted_rows(
+    results: Path, table: str, held: Mapping[str, Collection[str]], some: Sequence[str]
+) -> pa.Table:
+    import pyarrow as pa
+
+    found = [arrow_schema(table).empty_table()]
+    for name, run_ids in held.items():
+        rows, problem = read_one(results, table, name, [r for r in some if r in run_ids])
+        if problem:
+            raise BadInput(f"{problem}; nothing was changed, run the command again")
+        found.append(rows)
+    return pa.concat_tables(found)
+
+
+def _joined(rows: pa.Table, parts: Mapping[str, pa.Table]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for start in range(0, len(ids), RUNS_PER_GROUP):
-        some = ids[start : start + RUNS_PER_GROUP]
-        parts, taken = [], []
-        for run_id in some:
-            if run_id not in own or (table == "epochs" and ("runs", run_id) not in digests):
-                continue
-            found = _content(results, table, run_id)
-            if found is None:
-                continue
-            content, path = found
-            part, problem = parse_part(content, path, table)
-            if part is None:
-                problems.append(str(problem))
-                continue
-            digests[table, run_id] = hashlib.sha256(content).digest()
-            parts.append(part)
-            taken.append(run_id)
-        rows, problem = read_compacted(results, table, some)
-        if problem:
-            raise BadInput(f"{problem}; restore it, or move it away to go on without its rows")
-        if taken:
-            rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], pa.array(taken))))
-        rows = pa.concat_tables([rows, *parts])
-        if parts:
-            rows = rows.take(pc.sort_indices(rows, [("run_id", "ascending")]))  # it is stable
-        yield rows.combine_chunks()
+    if parts:
+        rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], _array(parts))))
+    rows = pa.concat_tables([rows, *parts.values()])
+    return rows.take(pc.sort_indices(rows, [("run_id", "ascending")])).combine_chunks()  # stable
 
 
-def _content(results: Path, table: str, run_id: str) -> tuple[bytes, Path] | None:
-    for path in (part_path(results, table, run_id), aside_path(results, table, run_id)):
-        try:
-            return path.read_bytes(), path
-        except FileNotFoundError:
-            continue
-    return None
+def _array(names: Iterable[str]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(list(names), pa.string())
+
+
+def _clear(results: Path) -> None:
+    """Removes the epochs of records, and of pairs, that were removed before a kill came between."""
+    made = {old for name in compacted_names(results) for old in made_from(results, name)}
+    for name in made.intersection(compacted_names(results, "epochs")) - {*compacted_names(results)}:
+        part_path(results, "epochs", name).unlink(missing_ok=True)
+    for run_id in sorted({*own_files(results, "epochs")} - {*own_files(results, "runs")}):
+        own, _ = read_own(results, "epochs", run_id) or (None, None)
+        record, _ = read_compacted(results, "runs", [run_id], ("run_id",))
+        rows, _ = read_compacted(results, "epochs", [run_id])
+        # As text, for NaN equals NaN. Others are of a rerun that has no record yet, or never will.
+        if own is not None and record.num_rows and f"{own.to_pylist()}" == f"{rows.to_pylist()}":
+            for path in (part_path, aside_path):
+                path(results, "epochs", run_id).unlink(missing_ok=True)
 
 
 def _take_away(results: Path, table: str, run_id: str, digest: bytes) -> bool:
     """Removes a part-file that was folded; returns False if it is another by now, and stays."""
     aside = aside_path(results, table, run_id)
+    # Last a name of our own: another compact, unseen by the lock, may lay a rerun aside, too.
+    ours = aside.with_name(f".{run_id}.{uuid.uuid4().hex}.tmp")
     # A part-file is newer than one that was left aside before, so it may take its place.
     with contextlib.suppress(FileNotFoundError):
         os.replace(part_path(results, table, run_id), aside)  # noqa: PTH105 - the atomic step
     try:
         if hashlib.sha256(aside.read_bytes()).digest() != digest:
             return False
+        os.replace(aside, ours)  # noqa: PTH105
     except FileNotFoundError:
         return True
-    aside.unlink()
+    if hashlib.sha256(ours.read_bytes()).digest() != digest:
+        os.replace(ours, aside)  # noqa: PTH105
+        return False
+    ours.unlink()
     return True

@@ -9,22 +9,29 @@ _HEAD = f"""# Records
 
 Made from `bench/store/schema.py` by `python -m bench.store document`; schema {SCHEMA_VERSION}.
 
-Each run is one immutable Parquet file in each of two tables, `results/runs/<run_id>.parquet` and
+Each run is one Parquet file in each of two tables, `results/runs/<run_id>.parquet` and
 `results/epochs/<run_id>.parquet`. `python -m bench.store compact` folds them into one file per
-table, `{COMPACTED}`, sorted by run_id and read far faster. Any tool reads any mix of both:
+table, `{COMPACTED}-<hash>.parquet`, sorted by run_id and read far faster; the hash is of the
+content of both, so folders that were compacted apart merge by copying files, too.
+`bench.store.load_runs` and `load_epochs`, and so every command here, read any mix of all this, and
+each run exactly once.
+
+Other tools read the files as they are, and a run may stand in two of them until the next `compact`:
+when it was run again after it was compacted, when a `compact` was killed or is at work, and when
+two folders that hold it were copied together. These take one row of each run, that which was
+started last:
 
 ```python
-runs = pandas.read_parquet("results/runs")
+runs = pandas.read_parquet("results/runs").sort_values("started_utc").groupby("run_id").tail(1)
 ```
 
 ```sql
-select cell, regularizer, avg(test_nll) from 'results/runs/*.parquet'
-where status = 'ok' group by all
+from 'results/runs/*.parquet'
+qualify row_number() over (partition by run_id order by started_utc desc) = 1
 ```
 
-A run that was run again after it was compacted stands in both files until the next `compact`, and
-for a moment so do runs that are just being compacted: the file with the run's name is the newer
-one. `bench.store.load_runs`, and so every command here, reads each run exactly once.
+`epochs` does not say which run a row is of when there are two: `compact` first, or read it by
+`load_epochs`.
 
 The nll is stored, in nats per predicted token; a perplexity is `exp(nll)`. Columns marked = are
 equal between two runs of one trial on one CPU model, thread count and build of torch; the others

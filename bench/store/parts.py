@@ -1,4 +1,4 @@
-"""Writing: one immutable Parquet part-file per run and table; readers never see half of one."""
+"""Writing: one Parquet part-file per run and table, whole or not there; a rerun replaces it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput
 from bench.store.files import part_path
-from bench.store.read import arrow_schema, statuses
+from bench.store.folded import read_compacted
+from bench.store.read import statuses
+from bench.store.rows import arrow_schema
 from bench.store.schema import FINAL, SCHEMA_VERSION, STATUSES
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def write_run(
     status = record["status"]
     if status not in STATUSES:
         raise ValueError(f"no such status: {status}")
-    if status not in FINAL and statuses(results, [run_id]).get(run_id) in FINAL:
+    if status not in FINAL and _has_final(results, run_id):
         return
     try:
         if weights is not None:
@@ -77,6 +79,13 @@ def write_run(
             f"--results {results}: record {run_id} cannot be written: {error.strerror or error}; "
             "make room and run the same command again"
         ) from None
+
+
+def _has_final(results: Path, run_id: str) -> bool:
+    # Of a rerun whose part-file is broken, an older record may lie in a compacted file.
+    older, _ = read_compacted(results, "runs", [run_id], ("run_id", "status"))
+    known = {statuses(results, [run_id]).get(run_id), *older["status"].to_pylist()}
+    return not known.isdisjoint(FINAL)
 
 
 def _write_part(results: Path, table: str, run_id: str, rows: Sequence[dict[str, Any]]) -> None:
