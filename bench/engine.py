@@ -33,7 +33,6 @@ class Engine:
         device: torch.device,
         replay: bool | None = None,
     ) -> None:
-        self.model, self.device = model, device
         self.stream = _stream(device)
         # A recording holds the place of the learning rate, not its value.
         dtype = DTYPES[trial.precision]

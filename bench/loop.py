@@ -45,7 +45,9 @@ def prepare_thread(device: torch.device, threads: int = 1, precision: str = "fp3
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(device.type == "cuda")
+    wanted = device.type == "cuda"
+    if torch.are_deterministic_algorithms_enabled() != wanted:  # the call imports torch's compiler
+        torch.use_deterministic_algorithms(wanted)
 
 
 class Trainer:

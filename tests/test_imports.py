@@ -237,3 +237,19 @@ def test_an_import_by_name_is_noticed() -> None:
     assert by_name("def f():\n    from cells.lstm import Cell") == [2]
     assert by_name("import regularizers.ar as ar") == [1]
     assert by_name("from ._cells import x\nfrom .cells import y\nimport bench") == []
+
+
+def test_a_trial_on_a_cpu_does_not_import_torchs_compiler() -> None:
+    """A second of each worker's start, which several calls of torch cost unasked."""
+    program = (
+        "import sys; from bench.config import Trial; from bench.worker import run_trials\n"
+        "from tests.jobs import job_of; said = []\n"
+        "text = 'synthetic:train=1500:valid=300:test=300'\n"
+        "trial = Trial(corpus=text, nhid=8, batch_size=5, bptt=10, epochs=1)\n"
+        "run_trials([job_of(trial)], said.append)\n"
+        "print(said[-1]['record']['status'], 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["ok", "False"]
