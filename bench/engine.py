@@ -63,7 +63,9 @@ class Engine:
     @property
     def path(self) -> str:
         """How training ran: `captured`, if steps were recorded and replayed, or `eager`."""
-        return "captured" if isinstance(self._train, Replay) and self._train.replays else "eager"
+        run = self._train
+        replayed = isinstance(run, Replay) and run.replays and run.failure is None
+        return "captured" if replayed else "eager"
 
     @property
     def eager_because(self) -> str | None:

@@ -89,6 +89,7 @@ class Replay:
     def _fail(self, error: Exception) -> None:
         global spoiled
         spoiled = True
+        self._recordings.clear()  # all else runs plainly, too: no keys are fed any more
         if self.noise is not None:
             self.noise.end_replay()
         cause: BaseException = error  # ending a broken capture raises over what broke it

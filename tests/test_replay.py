@@ -165,3 +165,40 @@ def test_an_ended_trial_leaves_no_memory_behind() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_recording_that_fails_is_told_and_everything_goes_on_plainly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The recording itself is made up here: no CPU has one."""
+    monkeypatch.setattr("bench.replay.spoiled", False)
+    monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: None)
+
+    def capture(self: Any, stream: Any, pool: Any) -> None:
+        if len(self.inputs[0]) == 2:
+            try:
+                raise ValueError("looked at\na value")
+            except ValueError:
+                raise RuntimeError("a broken capture was ended") from None
+
+    monkeypatch.setattr("bench.replay._Recording.capture", capture)
+    noise = StepNoise(3, "train", CPU, torch.float32)
+    stream: Any = object()
+
+    def step(x: Tensor) -> Tensor:
+        return noise.at("layer0").mask("m", tuple(x.shape), 0.5)
+
+    replay = Replay(step, stream, noise)
+    for number in range(4 * WARM_UP + 6):
+        noise.feed(number)
+        shape = (3,) if number < WARM_UP + 2 or number % 2 else (2,)
+        plain = WindowNoise(3, "train", number, CPU, torch.float32).at("layer0")
+        assert torch.equal(replay(torch.ones(shape)), plain.mask("m", shape, 0.5))
+        if number == WARM_UP:
+            assert replay.replays == 1
+    assert replay.failure == "ValueError: looked at a value"
+    assert not noise.replayed
+    another = Replay(lambda x: x, stream)
+    for _ in range(WARM_UP + 2):
+        another(torch.ones(2))
+    assert another.failure == "a recording has failed in this process"
