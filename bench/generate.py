@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from bench.config import Trial
+    from bench.store.mirror import Results
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 EOS, UNK = "<eos>", "<unk>"
@@ -24,7 +25,9 @@ def generate(
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     eos: Annotated[bool, typer.Option("--eos", help="Let lines end.")] = False,
     unk: Annotated[bool, typer.Option("--unk", help="Let <unk> occur.")] = False,
-    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
+    results: Annotated[
+        str, typer.Option(metavar="DIR|URL", help="Folder of the records.")
+    ] = "results",
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the corpora.")] = None,
     plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
 ) -> None:
@@ -37,7 +40,10 @@ def generate(
         raise BadInput(f"--temperature {temperature:g}: must be from 0.01 to 100")
     if not 0 <= seed < 2**63:
         raise BadInput(f"--seed {seed}: must be from 0 to 2^63 - 1")
-    model, vocab = _load(run_id, results, data_dir, plugins)
+    from bench.store.mirror import results_folder
+
+    with results_folder(results, write=False) as opened:
+        model, vocab = _load(run_id, opened, data_dir, plugins)
     banned = {word for word, wanted in ((EOS, eos), (UNK, unk)) if not wanted}
     if banned.issuperset(vocab):
         raise BadInput("the vocabulary holds no other words: add --eos or --unk")
@@ -57,7 +63,7 @@ def _fill(words: list[str]) -> str:
 
 
 def _load(
-    run_id: str, results: Path, data_dir: Path | None, plugins: Path | None
+    run_id: str, results: Results, data_dir: Path | None, plugins: Path | None
 ) -> tuple[Any, list[str]]:
     """Returns the run's model with its best weights, and its vocabulary."""
     from bench.config import FIELDS, Trial
@@ -66,12 +72,13 @@ def _load(
     from bench.plugins import find, load_class, select_cell
     from bench.store import load_runs
 
-    runs, _ = load_runs(results)
+    runs, _ = load_runs(results.folder)
     matching = runs[runs.run_id.str.startswith(run_id)] if run_id else runs[:0]
     if len(matching) != 1:
         what, ids = ("no run", runs) if matching.empty else (f"{len(matching)} runs", matching)
         raise BadInput(
-            f"{results}: {what} with the id {one_line(run_id, 40)!r}. {nearest(run_id, ids.run_id)}"
+            f"{results.location}: {what} with the id {one_line(run_id, 40)!r}. "
+            f"{nearest(run_id, ids.run_id)}"
         )
     record = matching.iloc[0].to_dict()
     run_id = record["run_id"]
@@ -80,11 +87,13 @@ def _load(
     # NaN, by which pandas tells null, is no value of a field.
     values = {name: record[name] for name in FIELDS if record[name] == record[name]}
     trial = Trial(**values)
-    path = results / "weights" / f"{run_id}.safetensors"
+    name = f"weights/{run_id}.safetensors"
+    results.fetch(name)
+    path = results.folder / name
     if not path.is_file():
         raise BadInput(
             f"{path}: no weights were kept ({record['status']}); this command makes them:",
-            detail=_command(trial, record["plugin_origin"], results, data_dir, plugins),
+            detail=_command(trial, record["plugin_origin"], results.location, data_dir, plugins),
         )
     try:
         cell = select_cell(trial.cell, find(plugins))
@@ -119,7 +128,7 @@ def _load(
 
 
 def _command(
-    trial: Trial, origin: str, results: Path, data_dir: Path | None, plugins: Path | None
+    trial: Trial, origin: str, results: str, data_dir: Path | None, plugins: Path | None
 ) -> str:
     """Returns the command that trains the very same run and keeps its weights."""
     from bench.config import FIELDS
@@ -134,8 +143,8 @@ def _command(
         words += ["--plugins", str(plugins or _plugin_folder(origin))]
     if data_dir is not None:
         words += ["--data-dir", str(data_dir)]
-    if str(results) != "results":
-        words += ["--results", str(results)]
+    if results != "results":
+        words += ["--results", results]
     return shlex.join([*words, "--rerun", "all"])
 
 

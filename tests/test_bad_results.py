@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 
 from bench import store
+from bench.storage import atomic
 from tests.conftest import Verb
 from tests.grids import assert_same, grid_file, rogue
 from tests.test_bad_input import refused
@@ -118,16 +120,16 @@ def test_a_full_disk_keeps_what_is_finished_and_the_same_command_goes_on(
 def test_a_disk_that_fills_up_at_any_record(
     verb: Verb, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, record: int
 ) -> None:
-    write, count = store.parts._write_part, 0
+    staged, count = atomic.staged, 0
 
-    def full(results: Path, table: str, *rest: Any) -> None:
+    def full(path: Path, content: bytes) -> Any:
         nonlocal count
-        count += table == "runs"
+        count += path.parent.name == "runs"
         if count == record:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(results, table, *rest)
+        return staged(path, content)
 
-    monkeypatch.setattr(store.parts, "_write_part", full)
+    monkeypatch.setattr(store.parts, "staged", full)
     argv = ("grid", grid_file(tmp_path, SIX), *LOCAL)
     refused(verb(*argv), "cannot be written: No space left on device; make room and run the same")
     results = tmp_path / "results"
@@ -226,6 +228,23 @@ def test_broken_records_are_named_count_as_missing_and_are_run_again(
     foreign.unlink()
     assert_same(whole, tmp_path / "results")
     assert "6 recorded, 0 to run" in verb(*argv).out
+
+
+def test_a_flipped_bit_is_named_and_its_trial_is_run_again(
+    verb: Verb, tmp_path: Path, whole: Path
+) -> None:
+    argv = ("grid", grid_file(tmp_path, SIX), *LOCAL)
+    assert verb(*argv).code == 0
+    path = sorted((tmp_path / "results" / "runs").glob("*.parquet"))[0]
+    content = bytearray(path.read_bytes())
+    content[content.index(struct.pack("<d", pd.read_parquet(path).valid_nll[0]))] ^= 1
+    path.write_bytes(content)  # Parquet itself reads another nll from it
+    line = f"{path.relative_to(tmp_path)}: does not match its checksum"
+    outcome = verb(*argv, "--dry-run")
+    assert "6 trials, 1 to run" in outcome.out and f"warning: {line}" in outcome.out
+    assert line in verb("store", "check").out
+    assert "6 trials, 5 recorded, 1 to run" in verb(*argv).out
+    assert_same(whole, tmp_path / "results")
 
 
 def test_the_report_and_the_store_live_with_broken_records(verb: Verb, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bench import store
 from bench.store.care import check
 from bench.store.compact import compact
 from bench.store.files import aside_path, own_files, part_path
-from bench.store.parts import _write_part
+from bench.store.parts import as_table, write_table
 from tests.attempts import (
     IDS,
     PAIR,
@@ -96,14 +96,18 @@ def test_the_halves_of_a_rerun_around_any_step_stay_together(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its epochs come before a step, its record after the last."""
-    rows = [row | {"step": 7} for row in epochs(IDS[1], 3)]
+    rows = as_table("epochs", [row | {"step": 7} for row in epochs(IDS[1], 3)])
     for number in range(1, number_of_steps(mixed, monkeypatch, tmp_path / "copy") + 1):
         folder = tmp_path / f"half {number}"
         shutil.copytree(mixed, folder)
-        with at_step(monkeypatch, number, lambda f=folder: _write_part(f, "epochs", IDS[1], rows)):
+        with at_step(
+            monkeypatch,
+            number,
+            lambda f=folder: write_table(f, "epochs", IDS[1], rows),
+        ):
             compact(folder)
         assert store.load_runs(folder)[0].seed.tolist() == [*BEFORE.values()]
-        _write_part(folder, "runs", IDS[1], [record(IDS[1], seed=7)])
+        write_table(folder, "runs", IDS[1], as_table("runs", [record(IDS[1], seed=7)]))
         assert seen(folder) == whole(BEFORE | {IDS[1]: 7}), number
         compact(folder)
         assert seen(folder) == whole(BEFORE | {IDS[1]: 7}), number

@@ -18,7 +18,7 @@ from bench.store import read as reading
 from bench.store.care import check, count, merge, prune
 from bench.store.compact import compact
 from bench.store.files import aside_path, own_files, part_path
-from bench.store.parts import _write_part
+from bench.store.parts import as_table, write_table
 from tests.attempts import IDS, PAIR, TABLES, compacted, files, filled, seen, whole, write
 from tests.records import epochs
 
@@ -189,13 +189,13 @@ def test_epochs_of_a_rerun_that_was_killed_are_named_and_pruned(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compact(results)
-    _write_part(results, "epochs", IDS[3], epochs(IDS[3], 2))
+    write_table(results, "epochs", IDS[3], as_table("epochs", epochs(IDS[3], 2)))
     path = part_path(results, "epochs", IDS[3])
     compact(results)
     (line,) = check(results)
     assert str(path) in line and "left by a writer that was killed" in line
     assert prune(results, []) == 0 and path.exists(), "its writer may live"
-    os.utime(path, (0, 0))
+    monkeypatch.setattr("bench.store.care.ABANDONED_SECONDS", -1)
     assert prune(results, []) == 1 and check(results) == []
     assert seen(results) == whole(ALL) and files(results) == PAIR
 

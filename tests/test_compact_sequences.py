@@ -15,7 +15,7 @@ from bench import store
 from bench.store.care import check, merge, prune
 from bench.store.compact import compact
 from bench.store.files import own_files
-from bench.store.parts import _write_part
+from bench.store.parts import as_table, write_table
 from tests.attempts import IDS, Killed, at_step, die, seen, whole, write
 from tests.records import epochs
 
@@ -55,7 +55,7 @@ def test_any_sequence_leaves_what_was_written_last(
                 write(results, run_id, attempt, "lost")
             elif act == "half" and own_files(results, "runs").count(run_id) == 0:
                 # A writer that was killed before its record: of no run that readers see.
-                _write_part(results, "epochs", run_id, epochs(run_id, 3))
+                write_table(results, "epochs", run_id, as_table("epochs", epochs(run_id, 3)))
             elif act == "compact":
                 compact(results)
             elif act == "kill":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -71,7 +70,9 @@ def test_nan_equals_nan_when_records_are_compared(folders: tuple[Path, Path]) ->
     assert merge(ours, [theirs]) == (0, [])
 
 
-def test_orphans_are_records_of_a_plugin_that_changed_or_went(folders: tuple[Path, Path]) -> None:
+def test_orphans_are_records_of_a_plugin_that_changed_or_went(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     results, _ = folders
     registry = find()
     lstm, ar = registry["cell"]["lstm"].hash, registry["regularizer"]["ar"].hash
@@ -92,9 +93,9 @@ def test_orphans_are_records_of_a_plugin_that_changed_or_went(folders: tuple[Pat
     assert "has changed" in found["bbbbbbbbbbbb"] and "is gone" in found["cccccccccccc"]
     left = results / "runs" / ".x.123.tmp"
     left.write_bytes(b"left by a killed writer")
-    os.utime(left, (0, 0))
-    (results / "runs" / ".y.456.tmp").write_bytes(b"a writer at work")
-    assert prune(results, list(found)) == 5  # two records, their two epochs, one left-over
+    assert prune(results, list(found)) == 4  # two records, their two epochs
+    monkeypatch.setattr("bench.store.care.ABANDONED_SECONDS", -1)
+    assert prune(results, []) == 1 and not left.exists()
     assert sorted(store.load_runs(results)[0].run_id) == ["aaaaaaaaaaaa", "dddddddddddd"]
 
 

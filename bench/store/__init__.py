@@ -1,7 +1,8 @@
 """Records: two typed tables in Parquet files, and the grids that list them."""
 
+from bench.storage import write_atomically
 from bench.store.grids import grid_names, load_grid, save_grid
-from bench.store.parts import StoreError, prepare, write_atomically, write_run
+from bench.store.parts import StoreError, prepare, write_run
 from bench.store.read import load_epochs, load_runs, statuses
 from bench.store.schema import (
     EPOCH_RESULT_COLUMNS,

@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-Results = Annotated[Path, typer.Option(help="Folder of the records.")]
+Results = Annotated[str, typer.Option(metavar="DIR|URL", help="Folder of the records.")]
 
 
 @app.command()
-def check(results: Results = Path("results")) -> int:
+def check(results: Results = "results") -> int:
     """Read every record and name the files that are broken or none of ours."""
     from bench.store.care import check as problems_of
     from bench.store.care import count
+    from bench.store.mirror import results_folder
 
-    _there(results)
-    problems = problems_of(results)
-    for line in problems:
-        print(line)
-    print(f"{count(results)} records, {len(problems)} problem{'s' * (len(problems) != 1)}")
+    with results_folder(results, write=False) as opened:
+        _there(opened.folder)
+        problems = problems_of(opened.folder)
+        for line in problems:
+            print(line)
+        number = count(opened.folder)
+    print(f"{number} records, {len(problems)} problem{'s' * (len(problems) != 1)}")
     return 1 if problems else 0
 
 
 @app.command()
-def merge(sources: list[Path], results: Results = Path("results")) -> None:
+def merge(
+    sources: Annotated[list[str], typer.Argument(metavar="DIR|URL…")], results: Results = "results"
+) -> None:
     """Bring the records of other results folders into this one; the first final record is kept."""
     from bench.store.care import merge as merge_folders
+    from bench.store.mirror import results_folder
 
-    count, remarks = merge_folders(results, sources)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(results_folder(s, write=False)) for s in sources]
+        for source in opened:
+            source.fetch("weights/")
+        into = stack.enter_context(results_folder(results, write=True))
+        count, remarks = merge_folders(into.folder, [source.folder for source in opened])
     for line in remarks:
         print(line)
     print(f"{count} runs came into {results}, {len(remarks)} remarks")
 
 
 @app.command()
-def compact(results: Results = Path("results")) -> int:
+def compact(results: Results = "results") -> int:
     """Fold the part-files of all runs into one large file per table, which is read far faster.
 
     Readers may read and grids may run meanwhile; killed at any moment, it loses nothing.
     """
     from bench.store.compact import compact as fold
 
-    _there(results)
-    folded, problems = fold(results)
+    folder = _folder(results, "compact")
+    _there(folder)
+    folded, problems = fold(folder)
     for line in problems:
         print(line)
     print(f"{folded} records folded, {len(problems)} problem{'s' * (len(problems) != 1)}")
@@ -54,15 +67,17 @@ def compact(results: Results = Path("results")) -> int:
 
 @app.command()
 def orphans(
-    results: Results = Path("results"),
+    results: Results = "results",
     plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
 ) -> None:
     """List the records whose plugin source is no longer in the tree."""
     from bench.plugins import find
     from bench.store.care import orphans as orphans_of
+    from bench.store.mirror import results_folder
 
-    _there(results)
-    found = orphans_of(results, find(plugins))
+    with results_folder(results, write=False) as opened:
+        _there(opened.folder)
+        found = orphans_of(opened.folder, find(plugins))
     for run_id, why in found:
         print(f"{run_id}  {why}")
     print(f"{len(found)} orphans")
@@ -70,7 +85,7 @@ def orphans(
 
 @app.command()
 def prune(
-    results: Results = Path("results"),
+    results: Results = "results",
     plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
@@ -79,14 +94,15 @@ def prune(
     from bench.store.care import orphans as orphans_of
     from bench.store.care import prune as delete
 
-    _there(results)
-    found = orphans_of(results, find(plugins))
+    folder = _folder(results, "prune")
+    _there(folder)
+    found = orphans_of(folder, find(plugins))
     for run_id, why in found:
         print(f"{run_id}  {why}")
     if not yes:
         print(f"{len(found)} orphans would be deleted; --yes does it")
         return
-    files = delete(results, [run_id for run_id, _ in found])
+    files = delete(folder, [run_id for run_id, _ in found])
     print(f"{len(found)} orphans and {files} files deleted")
 
 
@@ -96,6 +112,18 @@ def document() -> None:
     from bench.store.document import as_markdown
 
     print(as_markdown(), end="")
+
+
+def _folder(results: str, verb: str) -> Path:
+    from bench.errors import BadInput
+    from bench.storage import is_remote, local_path
+
+    if is_remote(results):
+        raise BadInput(
+            f"--results {results}: {verb} works on a folder; this makes one of it: "
+            f"python -m bench.store merge {results} --results DIR"
+        )
+    return local_path(results)
 
 
 def _there(results: Path) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput
 from bench.plugins import Registry
+from bench.storage.atomic import is_held, write_atomically
 from bench.store.compact import RUNS_PER_GROUP, alone, drop
-from bench.store.files import aside_path, compacted_names, own_files, part_path
+from bench.store.files import aside_path, compacted_names, own_files, part_path, shown
 from bench.store.folded import read_compacted, rows_by_run, unknown_columns
-from bench.store.parts import prepare, write_atomically, write_table
+from bench.store.parts import prepare, write_table
 from bench.store.read import read, statuses
 from bench.store.rows import TABLES, own_content, parse_part, read_own, read_part
 from bench.store.schema import FINAL, RESULT_COLUMNS
@@ -30,30 +31,35 @@ _PRUNE = "prune deletes it after an hour"
 def check(results: Path) -> list[str]:
     """Returns a line for each thing that is wrong in a results folder."""
     problems = []
+    broken = set()
     own = {table: own_files(results, table) for table in TABLES}  # first, as in bench.store.read
     for table, run_ids in own.items():
         for run_id in run_ids:
             found = read_own(results, table, run_id)
-            problems += [found[1]] if found and found[1] else []
+            if found and found[1]:
+                problems.append(found[1])
+                broken.add((table, run_id))
     folded: set[str] = set()
     for name in compacted_names(results):
         runs, problem = rows_by_run(results, "runs", name)
         epochs, other = rows_by_run(results, "epochs", name)
         problems += [said for said in (problem, other) if said]
         if any(number > 1 for number in runs.values()):
-            problems.append(f"{part_path(results, 'runs', name)}: holds a run twice")
+            problems.append(f"{shown(part_path(results, 'runs', name))}: holds a run twice")
         if without := epochs.keys() - runs.keys():
             path = part_path(results, "epochs", name)
-            problems.append(f"{path}: epochs of {len(without)} runs that have no record")
+            problems.append(f"{shown(path)}: epochs of {len(without)} runs that have no record")
         folded |= runs.keys()
     for run_id in sorted({*own["epochs"]} - {*own["runs"]}):
         path = part_path(results, "epochs", run_id)
+        if ("epochs", run_id) in broken:
+            continue
         if run_id not in folded:
-            problems.append(f"{path}: epochs of a run that has no record")
+            problems.append(f"{shown(path)}: epochs of a run that has no record")
         elif path.exists():
-            problems.append(f"{path}: left by a writer that was killed, {_PRUNE}")
+            problems.append(f"{shown(path)}: left by a writer that was killed, {_PRUNE}")
     for path in _unpaired(results):
-        problems.append(f"{path}: epochs without their runs: left by a compact, {_PRUNE}")
+        problems.append(f"{shown(path)}: epochs without their runs: left by a compact, {_PRUNE}")
     return problems
 
 
@@ -139,7 +145,7 @@ def _compare(results: Path, source: Path, run_ids: Sequence[str]) -> Iterator[st
         names = differing(kept.get(record["run_id"], record), record)
         if names:
             path = part_path(source, "runs", record["run_id"])
-            yield f"{path}: differs from the record kept in {', '.join(names)}"
+            yield f"{shown(path)}: differs from the record kept in {', '.join(names)}"
 
 
 def _copy(results: Path, source: Path, run_ids: Sequence[str]) -> tuple[int, list[str]]:
@@ -202,6 +208,8 @@ def orphans(results: Path, registry: Registry) -> list[tuple[str, str]]:
     columns += [name for kind in hashes for name in (kind, f"{kind}_source")]
     found = []
     for record in read(results, "runs", None, columns)[0].to_pylist():
+        if None in record.values():  # not written by us, so not ours to delete
+            continue
         if not set(record["plugin_origin"].split(", ")) <= origins:
             continue
         for kind in ("cell", "regularizer"):
@@ -232,9 +240,19 @@ def prune(results: Path, run_ids: Sequence[str]) -> int:
             left += (results / folder).glob(".*.tmp")
         for path in left:
             with contextlib.suppress(FileNotFoundError):  # its writer lives, and was quicker
-                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                if _abandoned(path):
                     gone += _delete(path)
     return gone
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody writes a file any more. FileNotFoundError.
+
+    A clock that jumps ahead makes every file old, so a writer also holds the file that it writes.
+    """
+    there = path.stat()
+    changed = max(there.st_mtime, there.st_ctime)  # a copy may have the first of its original
+    return time.time() - changed > ABANDONED_SECONDS and not is_held(path)
 
 
 def _without_record(results: Path) -> list[Path]:

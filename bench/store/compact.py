@@ -21,12 +21,12 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadInput
-from bench.store.files import aside_path, compacted_names, own_files, part_path
+from bench.store.files import aside_path, compacted_names, own_files, part_path, shown
 from bench.store.folded import (
     answering,
     made_from,
@@ -37,7 +37,7 @@ from bench.store.folded import (
 )
 from bench.store.pairs import Pair, remove_pairs, write_pair
 from bench.store.parts import StoreError
-from bench.store.rows import TABLES, arrow_schema, own_content, parse_part, read_own
+from bench.store.rows import TABLES, arrow_schema, own_content, parse_part, read_own, strings
 from bench.store.schema import FINAL
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def _fold(
     if said := unknown_columns(results, names):
         raise BadInput(f"{said}; use the version that wrote it, or none of them is kept")
     digests: _Digests = {}
-    problems = [f"{part_path(results, 'runs', name)}: has no pair in epochs/" for name in lone]
+    problems = [
+        f"{shown(part_path(results, 'runs', name))}: has no pair in epochs/" for name in lone
+    ]
     chunks = _chunks(results, answers, {*own}, {*dropped}, digests, problems)
     worth = lambda: bool(digests or dropped or len(names) > 1)  # noqa: E731
     new = write_pair(results, chunks, names, worth)
@@ -160,7 +162,7 @@ def _chunks(
     for start in range(0, len(ids), RUNS_PER_GROUP):
         some = ids[start : start + RUNS_PER_GROUP]
         runs, epochs = (_compacted_rows(results, table, held, some) for table in TABLES)
-        final = {*runs.filter(pc.is_in(runs["status"], _array(FINAL)))["run_id"].to_pylist()}
+        final = {*runs.filter(pc.is_in(runs["status"], strings(FINAL)))["run_id"].to_pylist()}
         parts: dict[str, dict[str, pa.Table]] = {table: {} for table in TABLES}
         for run_id in some:
             found, problem = _own_pair(results, run_id) if run_id in own else ({}, None)
@@ -215,15 +217,9 @@ def _joined(rows: pa.Table, parts: Mapping[str, pa.Table]) -> pa.Table:
     import pyarrow.compute as pc
 
     if parts:
-        rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], _array(parts))))
+        rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], strings(parts))))
     rows = pa.concat_tables([rows, *parts.values()])
     return rows.take(pc.sort_indices(rows, [("run_id", "ascending")])).combine_chunks()  # stable
-
-
-def _array(names: Iterable[str]) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(list(names), pa.string())
 
 
 def _clear(results: Path) -> None:

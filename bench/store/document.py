@@ -33,6 +33,11 @@ qualify row_number() over (partition by run_id order by started_utc desc) = 1
 `epochs` does not say which run a row is of when there are two: `compact` first, or read it by
 `load_epochs`.
 
+Each file carries a SHA-256 over all its bytes in its metadata (`bench.sha256`, hashed as 64 zeros),
+which other tools read over. Here it is verified at every read: a file in which a bit has flipped is
+named, by `python -m bench.store check` too, and its run counts as missing. A file without one, from
+before, or written by another tool, is read as it is.
+
 The nll is stored, in nats per predicted token; a perplexity is `exp(nll)`. Columns marked = are
 equal between two runs of one trial on one CPU model, thread count and build of torch; the others
 are clocks, rates, memory, host, versions and commit.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
+
+from bench.errors import BadInput
 
 COMPACTED = "compacted"
 """How a file of many runs begins, `compacted-<hash of its content>.parquet`; no run_id does.
@@ -13,6 +18,8 @@ merge by copying files. The pair is there when its runs are.
 """
 _SUFFIX = ".parquet"
 _ASIDE = ".parquet.aside"
+_LARGEST_PART = 1 << 30
+"""Bytes; a run of a million epochs has a tenth of it."""
 
 
 def part_path(results: Path, table: str, name: str) -> Path:
@@ -55,3 +62,36 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208 - 100,000 names, and no Path for each
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise BadInput(f"{shown(folder)}: cannot be listed: {error.strerror or error}") from None
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file to be read. OSError, also for what is no file: a pipe would wait for ever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.EINVAL, "is a link to nothing") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Is a directory" if folder else "is no file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """Returns what is in a run's own file. OSError, also for what is no file, or far too large."""
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > _LARGEST_PART:
+            raise OSError(errno.EFBIG, "is too large for the record of one run")
+        return file.read()
+
+
+def shown(path: Path) -> str:
+    """Returns a path as one printable line; whoever else writes to the folder names its files."""
+    text = str(path)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

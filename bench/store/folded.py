@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import one_line
-from bench.store.files import compacted_names, part_path
-from bench.store.rows import arrow_schema, typed, unknown
+from bench.plugins.spelling import NAME
+from bench.store.files import compacted_names, part_path, shown
+from bench.store.rows import arrow_schema, strings, typed, unknown, unreadable
 from bench.store.schema import FINAL, SCHEMA_VERSION
+from bench.store.seal import DAMAGED, is_whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +51,7 @@ def read_compacted(
             break
         names = now
         time.sleep(0.01 * attempt)
-    return rows, problems
+    return rows, list(dict.fromkeys(problems))
 
 
 def _read(
@@ -136,7 +138,6 @@ def read_one(
 
     Only the row groups that may hold one of them are read.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -144,30 +145,65 @@ def read_one(
     asked = arrow_schema(table).names if columns is None else list(columns)
     nothing = arrow_schema(table).empty_table().select(asked)
     try:
+        if damage := _damage(path):
+            return nothing, f"{shown(path)}: {damage}"
         with pq.ParquetFile(path) as file:
             groups = None if wanted is None else _groups(file, sorted(wanted))
             rows, problem = typed(file, groups, table, columns, path)
     except FileNotFoundError:
-        return nothing, f"{path}: is not there, its pair is"
+        return nothing, f"{shown(path)}: is not there, its pair is"
     except Exception as error:
-        return nothing, f"{path}: not a whole Parquet file: {one_line(error, 120)}"
+        return nothing, f"{shown(path)}: not a whole Parquet file: {one_line(error, 120)}"
     if rows is None:
         return nothing, problem
+    if said := _odd(rows["run_id"], unique=table == "runs"):
+        return nothing, f"{shown(path)}: {said}"
     if table == "runs":
         other = set(rows["schema"].unique().to_pylist()) - {SCHEMA_VERSION}
         if other:
-            return nothing, f"{path}: has schema {other}; this version reads {SCHEMA_VERSION}"
+            said = f"has schema {one_line(other, 60)}; this version reads {SCHEMA_VERSION}"
+            return nothing, f"{shown(path)}: {said}"
     if wanted is not None:
-        rows = rows.filter(pc.is_in(rows["run_id"], pa.array(list(wanted), pa.string())))
+        rows = rows.filter(pc.is_in(rows["run_id"], strings(wanted)))
     return rows.select(asked), None
+
+
+def _odd(run_ids: pa.ChunkedArray, unique: bool) -> str:
+    """Says what is wrong with the run_ids of a file: they become names of files, in a prune say."""
+    import pyarrow.compute as pc
+
+    if run_ids.null_count:
+        return "holds a row of no run"
+    if not unique:
+        return ""
+    if len(run_ids.unique()) < len(run_ids):
+        return "holds a run twice"
+    safe = pc.match_substring_regex(run_ids, rf"\A(?:{NAME.pattern})\z")
+    if not pc.all(safe, min_count=0).as_py():
+        name = run_ids.filter(pc.invert(safe))[0].as_py()
+        return f"holds run {one_line(name, 40)!r}, which is no name of a run"
+    return ""
+
+
+def _damage(path: Path) -> str:
+    """Says what is wrong with a file before its content is looked at. FileNotFoundError."""
+    try:
+        return "" if is_whole_file(path) else DAMAGED
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return unreadable(error)
 
 
 def made_from(results: Path, name: str) -> list[str]:
     """Returns the names of the compacted files that a file was made from."""
     import pyarrow.parquet as pq
 
+    path = part_path(results, "runs", name)
     try:
-        metadata = pq.read_metadata(part_path(results, "runs", name)).metadata or {}
+        if _damage(path):
+            return []
+        metadata = pq.read_metadata(path).metadata or {}
         found: list[str] = json.loads(metadata.get(MADE_FROM, b"[]"))
     except Exception:  # whoever reads its rows says what is wrong with it
         return []
@@ -190,9 +226,11 @@ def unknown_columns(results: Path, names: Iterable[str]) -> str:
         for table in ("runs", "epochs"):
             path = part_path(results, table, name)
             try:
+                if _damage(path):
+                    continue
                 with pq.ParquetFile(path) as file:
                     if said := unknown(file, table):
-                        return f"{path}: {said}"
+                        return f"{shown(path)}: {said}"
             except Exception:  # whoever reads its rows says what is wrong with it
                 continue
     return ""

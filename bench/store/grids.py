@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput, nearest, one_line
-from bench.store.parts import StoreError, write_atomically
+from bench.storage import write_atomically
+from bench.store.parts import StoreError
 
 
 def save_grid(results: Path, grid: dict[str, Any]) -> None:
@@ -55,7 +56,9 @@ def load_grid(results: Path, name: str) -> dict[str, Any]:
         for entry in grid["wanted"]:
             entry["trial"] = common | entry["trial"]
             entry["run_id"], entry["trial"]["cell"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for entry in grid["skipped"]:
+            entry["cell"], entry["regularizer"], entry["reason"], entry["count"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(
             f"{path}: not a grid of ours ({type(error).__name__}: {one_line(error, 100)}); "
             "start the grid again to write it anew"

@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.store.files import COMPACTED, part_path
+from bench.storage.atomic import hold, publish
+from bench.store.files import COMPACTED, part_path, shown
 from bench.store.folded import MADE_FROM, rows_by_run
-from bench.store.parts import publish
 from bench.store.rows import TABLES, arrow_schema
+from bench.store.seal import EMPTY, seal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +50,7 @@ def write_pair(
             for table, path in temporary.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files[table] = stack.enter_context(path.open("w+b"))
+                hold(files[table])
                 schema = arrow_schema(table).with_metadata(metadata)
                 writer = pq.ParquetWriter(files[table], schema, compression="zstd")
                 writers[table] = stack.enter_context(writer)
@@ -58,16 +60,16 @@ def write_pair(
                     writers[table].write_table(rows, row_group_size=max(1, rows.num_rows))
             digest = hashlib.sha256()
             for table, file in files.items():
+                writers[table].add_key_value_metadata(EMPTY)
                 writers[table].close()
                 file.flush()
+                digest.update(bytes.fromhex(seal(file)))
                 os.fsync(file.fileno())
-                file.seek(0)
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        if not worth():
-            return ""
-        name = f"{COMPACTED}-{digest.hexdigest()[:16]}"
-        for table in ("epochs", "runs"):  # the pair is there when its runs are
-            publish(temporary[table], part_path(results, table, name))
+            if not worth():
+                return ""
+            name = f"{COMPACTED}-{digest.hexdigest()[:16]}"
+            for table in ("epochs", "runs"):  # the pair is there when its runs are
+                publish(temporary[table], part_path(results, table, name))
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
@@ -76,6 +78,8 @@ def write_pair(
         return ""  # another one at work has taken it up by now
     for table in TABLES:
         if arrived[table] != wrote[table]:
+            for other in TABLES:  # what it was made from is all there
+                part_path(results, other, name).unlink(missing_ok=True)
             raise OSError(f"{part_path(results, table, name)} did not arrive whole")
     return name
 
@@ -117,5 +121,5 @@ def remove_pairs(
                 part_path(results, table, name).unlink(missing_ok=True)
         elif part_path(results, "runs", name).exists() and name != new:
             path = part_path(results, "runs", name)
-            problems.append(f"{path}: stays, for not all of it was seen in {new}")
+            problems.append(f"{shown(path)}: stays, for not all of it was seen in {new}")
     return problems

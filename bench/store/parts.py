@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import uuid
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput
+from bench.storage.atomic import staged, write_atomically
 from bench.store.files import part_path
 from bench.store.folded import read_compacted
 from bench.store.read import statuses
 from bench.store.rows import arrow_schema
 from bench.store.schema import FINAL, SCHEMA_VERSION, STATUSES
+from bench.store.seal import EMPTY, sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,19 +38,6 @@ def prepare(results: Path) -> None:
         ) from None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, meets the old one or the new one. OSError."""
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_run(
     results: Path,
     record: dict[str, Any],
@@ -66,14 +54,25 @@ def write_run(
         raise ValueError(f"no such status: {status}")
     if status not in FINAL and _has_final(results, run_id):
         return
+    rows = {"epochs": epochs, "runs": [{"schema": SCHEMA_VERSION} | record]}
+    files = {
+        part_path(results, table, run_id): _as_file(as_table(table, some))
+        for table, some in rows.items()
+    }
+    own_weights = results / "weights" / f"{run_id}.safetensors"
+    if weights is not None:
+        files = {own_weights: weights} | files
     try:
-        if weights is not None:
-            (results / "weights").mkdir(parents=True, exist_ok=True)
-            write_atomically(results / "weights" / f"{run_id}.safetensors", weights)
-        elif status in FINAL:  # weights of a run that this one replaces are not its own
-            (results / "weights" / f"{run_id}.safetensors").unlink(missing_ok=True)
-        _write_part(results, "epochs", run_id, epochs)
-        _write_part(results, "runs", run_id, [{"schema": SCHEMA_VERSION} | record])
+        with contextlib.ExitStack() as stack:
+            names = []
+            for path, content in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                names.append(stack.enter_context(staged(path, content)))
+            # All is on the disk: from here on, one that is full cannot mix this run with an older.
+            if weights is None and status in FINAL:
+                own_weights.unlink(missing_ok=True)  # they are of a run that this one replaces
+            for name_it in names:
+                name_it()
     except OSError as error:
         raise StoreError(
             f"--results {results}: record {run_id} cannot be written: {error.strerror or error}; "
@@ -88,7 +87,8 @@ def _has_final(results: Path, run_id: str) -> bool:
     return not known.isdisjoint(FINAL)
 
 
-def _write_part(results: Path, table: str, run_id: str, rows: Sequence[dict[str, Any]]) -> None:
+def as_table(table: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Returns rows in the types of `table`, null where they lack a column. ValueError."""
     import pyarrow as pa
 
     schema = arrow_schema(table)
@@ -97,33 +97,22 @@ def _write_part(results: Path, table: str, run_id: str, rows: Sequence[dict[str,
         if unknown:
             raise ValueError(f"no column of {table}: {sorted(unknown)}")
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
-    write_table(results, table, run_id, pa.Table.from_pydict(columns, schema=schema))
+    return pa.Table.from_pydict(columns, schema=schema)
 
 
 def write_table(results: Path, table: str, run_id: str, part: pa.Table) -> None:
     """Writes a run's part-file of one table from its rows. OSError."""
+    path = part_path(results, table, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _as_file(part))
+
+
+def _as_file(part: pa.Table) -> bytes:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = results / table
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{run_id}.{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(part, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if pq.read_metadata(temporary).num_rows != part.num_rows:
-            raise OSError(f"{temporary} did not arrive whole")
-        publish(temporary, part_path(results, table, run_id))
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Gives a whole file its name, in the place of the file that has it. OSError."""
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic step, by its own name
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself must survive a power cut
-    finally:
-        os.close(folder)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, part.schema) as writer:
+        writer.write_table(part)
+        writer.add_key_value_metadata(EMPTY)
+    return sealed(sink.getvalue().to_pybytes())

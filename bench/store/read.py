@@ -8,14 +8,15 @@ is gone by then is in a compacted file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadInput
-from bench.store.files import COMPACTED, aside_path, own_files, part_path
+from bench.store.files import COMPACTED, aside_path, own_files, part_path, shown
 from bench.store.folded import read_compacted
-from bench.store.rows import arrow_schema, read_own
+from bench.store.rows import arrow_schema, read_own, strings
 from bench.store.schema import FINAL
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def statuses(results: Path, run_ids: Iterable[str]) -> dict[str, str]:
     wanted = list(run_ids)
     rows, problems = read(results, "runs", wanted, ("run_id", "status"))
     for problem in problems:
-        if problem.startswith(f"{results / 'runs' / COMPACTED}"):
+        if problem.startswith(shown(results / "runs" / COMPACTED)):
             raise BadInput(f"{problem}; restore it, or move it away to run its trials again")
     known = dict(zip(rows["run_id"].to_pylist(), rows["status"].to_pylist(), strict=True))
     return {name: status for name in wanted if (status := known.get(name)) is not None}
@@ -115,19 +116,13 @@ def _read(
         final = twice.filter(pc.is_in(twice["status"], pa.array(FINAL)))["run_id"].to_pylist()
         hidden = {*seen} - {run_id for run_id in final if _is_lost(results, run_id)}
         gone = sorted({*gone} - {*twice["run_id"].to_pylist()})
-        folded = folded.filter(pc.invert(pc.is_in(folded["run_id"], _strings(hidden))))
+        folded = folded.filter(pc.invert(pc.is_in(folded["run_id"], strings(hidden))))
         if len(hidden) < len(seen):
-            parts = [p.filter(pc.is_in(p["run_id"], _strings(hidden))) for p in parts]
+            parts = [p.filter(pc.is_in(p["run_id"], strings(hidden))) for p in parts]
     whole = pa.concat_tables([folded, *parts])
     if parts and folded.num_rows:
         whole = whole.take(pc.sort_indices(whole, [("run_id", "ascending")]))  # it is stable
     return whole, [*more, *problems], bool(gone)
-
-
-def _strings(names: Collection[str]) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(list(names), pa.string())
 
 
 def _with_own_file(results: Path, table: str, wanted: set[str] | None) -> list[str]:
@@ -146,7 +141,7 @@ def _with_own_file(results: Path, table: str, wanted: set[str] | None) -> list[s
 
 def _has_record(results: Path, run_id: str) -> bool:
     paths = (part_path(results, "runs", run_id), aside_path(results, "runs", run_id))
-    return any(path.exists() for path in paths)
+    return any(os.path.lexists(path) for path in paths)  # a broken link is there, too
 
 
 def _is_lost(results: Path, run_id: str) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config import FIELDS
 from bench.errors import one_line
-from bench.store.files import aside_path, part_path
+from bench.store.files import aside_path, part_path, read_file, shown
 from bench.store.schema import EPOCHS, RUNS, SCHEMA_VERSION
+from bench.store.seal import DAMAGED, is_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,15 +34,23 @@ def arrow_type(name: str) -> pa.DataType:
     return pa.bool_() if name == "bool" else getattr(pa, name)()
 
 
+def strings(names: Iterable[str]) -> pa.Array:
+    """Returns these names, but for those of foreign files that are no text and thus of no run."""
+    import pyarrow as pa
+
+    found = [n for n in names if n.isascii() or n.encode(errors="replace").decode() == n]
+    return pa.array(found, pa.string())
+
+
 def own_content(results: Path, table: str, run_id: str) -> tuple[bytes, Path] | None:
     """Returns what is in a run's own file, None when there is none (any more). OSError."""
     for path in (part_path(results, table, run_id), aside_path(results, table, run_id)):
         try:
-            return path.read_bytes(), path
+            return read_file(path), path
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise OSError(error.errno, f"{path}: {_unreadable(error)}") from None
+            raise OSError(error.errno, f"{shown(path)}: {unreadable(error)}") from None
     return None
 
 
@@ -62,15 +71,16 @@ def read_part(
 ) -> tuple[pa.Table | None, str | None]:
     """Returns one part-file, or None and why it is none of ours; FileNotFoundError."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         raise
     except OSError as error:
-        return None, f"{path}: {_unreadable(error)}"
+        return None, f"{shown(path)}: {unreadable(error)}"
     return parse_part(content, path, table, columns)
 
 
-def _unreadable(error: OSError) -> str:
+def unreadable(error: OSError) -> str:
+    """Returns why a file cannot be read, in words."""
     return f"cannot be read: {error.strerror or error}"
 
 
@@ -88,25 +98,29 @@ def parse_part(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not is_whole(content):
+        return None, f"{shown(path)}: {DAMAGED}"
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         part, problem = typed(file, None, table, columns, path)
     except Exception as error:  # a damaged footer raises anything, a UnicodeDecodeError too
-        return None, f"{path}: not a whole Parquet file: {one_line(error, 120)}"
+        return None, f"{shown(path)}: not a whole Parquet file: {one_line(error, 120)}"
     if part is None:
         return None, problem
     if whole and (names := unknown(file, table)):
-        return None, f"{path}: {names}"
+        return None, f"{shown(path)}: {names}"
     if table == "runs":
         if part.num_rows != 1:
-            return None, f"{path}: holds {part.num_rows} rows instead of one"
+            return None, f"{shown(path)}: holds {part.num_rows} rows instead of one"
         version = part["schema"][0].as_py()
         if version != SCHEMA_VERSION:
-            return None, f"{path}: has schema {version}; this version reads {SCHEMA_VERSION}"
+            said = f"has schema {version}; this version reads {SCHEMA_VERSION}"
+            return None, f"{shown(path)}: {said}"
     stem = path.name.removeprefix(".").removesuffix(".aside").removesuffix(".parquet")
     for name in part["run_id"].unique().to_pylist():
         if name != stem:
-            return None, f"{path}: holds run {name}, not the run of its name"
+            said = f"holds run {one_line(name, 40)}, not the run of its name"
+            return None, f"{shown(path)}: {said}"
     return part if columns is None else part.select(list(columns)), None
 
 
@@ -134,7 +148,7 @@ def typed(
     absent = [c for c in TABLES[table] if c.name not in there]
     for column in absent:
         if not column.later:
-            return None, f"{path}: not a record of ours: no column {column.name}"
+            return None, f"{shown(path)}: not a record of ours: no column {column.name}"
     needed = schema.names
     if columns is not None:
         check = ("schema", "run_id") if table == "runs" else ("run_id",)
@@ -156,4 +170,4 @@ def typed(
     try:
         return rows.cast(wanted), None
     except (pa.ArrowException, ValueError) as error:
-        return None, f"{path}: not a record of ours: {one_line(error, 120)}"
+        return None, f"{shown(path)}: not a record of ours: {one_line(error, 120)}"

@@ -12,7 +12,7 @@ STATUSES = {
     "stopped": "ended early on purpose (nothing does so yet)",
     "failed": "raised an error; error_type and error_text say which",
     "oom": "ran out of memory",
-    "timeout": "ran out of its time limit (there is none yet)",
+    "timeout": "ran out of its time limit (--trial-timeout, --epoch-timeout)",
     "lost": "its process or node vanished; tried again by the same command",
 }
 FINAL = frozenset(STATUSES) - {"lost"}
@@ -103,6 +103,7 @@ RUNS: tuple[Column, ...] = (
     _c("tokens_per_s", "float64", "trained tokens per second of train_seconds", False),
     _c("peak_mem_bytes", "int64", "peak memory: of the device, or of the process on a CPU", False),
     _c("packed", "int32", "most trials at once in its process; clocks are shared", False, True),
+    _c("resumed", "int32", "times the trial was resumed from a checkpoint", False, True),
     _c("threads", "int32", "CPU threads of the training process", False),
     _c("kernel_path", "string", "how steps ran: captured (replayed CUDA graphs) or eager"),
     _c("eager_because", "string", "why a GPU did not record them; else null", False, True),
@@ -116,6 +117,8 @@ RUNS: tuple[Column, ...] = (
     _c("torch", "string", "torch version", False),
     _c("cuda", "string", "CUDA version; null on a CPU", False),
     _c("cudnn", "string", "cuDNN version; null on a CPU", False),
+    _c("driver", "string", "version of NVIDIA's driver; null on a CPU", False, True),
+    _c("determinism", "string", "switches that were on when the run ended", False, True),
     _c("python", "string", "Python version", False),
     _c("git_commit", "string", "commit of the harness; null outside a repository", False),
     _c("git_dirty", "bool", "uncommitted changes were present", False),

@@ -1,0 +1,1 @@
+"""Drills: faults made on purpose, each with a table of figures of what they cost."""
