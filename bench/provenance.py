@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ import bench
 
 @functools.cache
 def of_process(device: str) -> dict[str, Any]:
-    """Returns host, device, torch, cuda, cudnn, python; looked up once per process."""
+    """Returns host, device, torch, cuda, cudnn, driver, python; looked up once per process."""
     import torch
 
     on_gpu = device == "cuda"
@@ -28,8 +29,60 @@ def of_process(device: str) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda if on_gpu else None,
         "cudnn": None if cudnn is None else str(cudnn),
+        "driver": nvidia_driver() if on_gpu else None,
         "python": platform.python_version(),
     }
+
+
+def of_thread(device: str) -> dict[str, Any]:
+    """Returns determinism: the switches that are on, as this thread and torch have them now.
+
+    Asked when a run has ended, on the thread that trained: a plugin may have changed any of them.
+    """
+    import torch
+
+    cudnn = torch.backends.cudnn
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    # Torch has no question for it. Halved, the smallest normal float is a denormal.
+    smallest = torch.tensor([torch.finfo(torch.float32).tiny], dtype=torch.float32, device="cpu")
+    switches = {
+        f"deterministic algorithms{', warnings only' if warned else ''}": algorithms,
+        "flush denormals": not (smallest / 2).any().item(),
+    }
+    if device == "cuda":
+        workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+        switches |= {
+            "cudnn deterministic": cudnn.deterministic,
+            "cudnn benchmark": cudnn.benchmark,
+            "cudnn off": not cudnn.enabled,
+            f"CUBLAS_WORKSPACE_CONFIG={workspace}": workspace is not None,
+        }
+    return {"determinism": ", ".join(name for name, on in switches.items() if on) or "none"}
+
+
+def nvidia_driver() -> str | None:
+    """Returns the version of NVIDIA's driver, None where nothing tells it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        text = ""
+    # NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023
+    found = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s", text)
+    return found[1] if found else _nvml_driver()
+
+
+def _nvml_driver() -> str | None:
+    """Asks the driver's own library: containers may lack the file in /proc."""
+    answer = ctypes.create_string_buffer(80)
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        if nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(answer, len(answer)):
+            return None
+        nvml.nvmlShutdown()
+    except (OSError, AttributeError):
+        return None
+    return answer.value.decode(errors="replace") or None
 
 
 @functools.cache

@@ -15,7 +15,12 @@ from bench.report import figures, page
 from bench.report.entries import join
 from bench.store import schema
 
-HOSTILE = ("</script><img src=x onerror=alert(1)>", '"><b>', "{{7*7}}", "<!--<script>", "%{x}")
+HOSTILE = (
+    "</script><img src=x onerror=alert(1)>", '"><b>', "{{7*7}}", "<!--<script>", "%{x}",
+    '<a href="javascript:alert(1)">x</a>', "<b>bold</b>&lt;i&gt;", "javascript:alert(1)",
+    "'\\\" onload=alert(1) x='", "a\u202egnp.exe\u2066\u200b", "\x07\x1b[31m\x00\x85",
+    "</style><style>*{display:none}</style>", "=HYPERLINK(A1)", "@SUM(1)",
+)  # fmt: skip
 BASE: dict[str, Any] = {
     "corpus": "synthetic", "cell": "lstm", "regularizer": "none", "nlayers": 2, "nhid": 200,
     "emsize": 200, "tied": True, "dropout": 0.2, "dropouti": 0.2, "dropouth": 0.2, "bptt": 35,
@@ -56,12 +61,13 @@ class Grid:
             pd.DataFrame(self.epochs, columns=[c.name for c in schema.EPOCHS]),
         )
 
-    def html(self, problems: Sequence[str] = ()) -> str:
+    def html(self, problems: Sequence[str] = (), mix: bool = False) -> str:
         runs, epochs = self.frames()
-        return page.render(self.spec, join(self.spec, runs), figures.curves_of(epochs), problems)
+        curves = figures.curves_of(epochs)
+        return page.render(self.spec, join(self.spec, runs, mix), curves, problems, mix)
 
-    def corpus(self) -> Any:
-        return join(self.spec, self.frames()[0])[0]
+    def corpus(self, mix: bool = False) -> Any:
+        return join(self.spec, self.frames()[0], mix)[0]
 
 
 def simulate(reps: int = 3) -> Grid:
@@ -119,18 +125,35 @@ def figures_of(html: str) -> list[dict[str, Any]]:
 
 
 def hostile() -> Grid:
-    """Every string that comes from plugins, machines or errors is an attack."""
-    grid = simulate()
-    for i, wanted in enumerate(grid.spec["wanted"]):
-        bad = HOSTILE[i // 12 % len(HOSTILE)]
-        for field in ("cell", "regularizer", "corpus"):
-            old = wanted["trial"][field]
-            wanted["trial"][field] = old if old == "none" else f"{bad}{old}"
-    for i, record in enumerate(grid.records):
-        bad = HOSTILE[i % len(HOSTILE)]
-        record |= {c: bad for c in ("host", "device", "torch", "git_commit", "stop_reason")}
-        if record["status"] != "ok":
-            record |= {"error_type": bad, "error_text": f"{bad}\nError: {bad}"}
-    grid.spec["command"] = HOSTILE[0]
+    """Every string that comes from plugins, machines or errors is an attack, one on each corpus.
+
+    On the last corpus the machines differ, too.
+    """
+    grid = Grid("quick")
+    for i, bad in enumerate(HOSTILE):
+        part = simulate()
+        kept = {}
+        for wanted in part.spec["wanted"][12 * (i % 3) :][:12]:
+            kept[wanted["run_id"]] = run_id = f"{len(grid.spec['wanted']):012x}"
+            for field in ("cell", "regularizer", "corpus"):
+                old = wanted["trial"][field]
+                wanted["trial"][field] = old if old == "none" else f"{bad}{old}"
+            grid.spec["wanted"].append(wanted | {"run_id": run_id})
+        for rows, found in ((part.records, grid.records), (part.epochs, grid.epochs)):
+            found += [
+                row | {"run_id": kept[row["run_id"]]} for row in rows if row["run_id"] in kept
+            ]
+        for n, record in enumerate(grid.records):
+            if record["run_id"] not in kept.values():
+                continue
+            words = ("device", "torch", "cuda", "cudnn", "driver", "determinism", "kernel_path")
+            record |= dict.fromkeys((*words, "git_commit", "stop_reason"), bad)
+            record["host"] = HOSTILE[n % len(HOSTILE)]
+            if bad == HOSTILE[-1]:
+                record["device"] = HOSTILE[n % len(HOSTILE)]
+            if record["status"] != "ok":
+                record |= {"error_type": bad, "error_text": f"{bad}\nError: {bad}"}
+    # A grid's file is JSON, which holds what Parquet does not: half a surrogate pair.
+    grid.spec["command"] = f"{HOSTILE[0]}\ud800"
     grid.spec["skipped"] = [{"cell": b, "regularizer": b, "reason": b, "count": 1} for b in HOSTILE]
     return grid

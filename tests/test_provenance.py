@@ -7,7 +7,8 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def test_what_is_known_of_a_process() -> None:
         "torch": torch.__version__,
         "cuda": None,
         "cudnn": None,
+        "driver": None,
         "python": platform.python_version(),
     }
     assert type(found["torch"]) is str, "torch's own class does not travel as JSON"
@@ -133,6 +135,7 @@ def test_what_is_known_of_a_process() -> None:
 def test_every_word_of_it_is_a_column() -> None:
     columns = {column.name: column for column in RUNS}
     words = {**provenance.of_process("cpu"), **provenance.git(), "peak_mem_bytes": 1}
+    words |= provenance.of_thread("cpu")
     assert set(words) <= set(columns)
     assert not any(columns[name].result for name in words), "two machines may differ in them"
 
@@ -163,6 +166,89 @@ def test_cpu_name(cpuinfo: Callable[[str | None], str], monkeypatch: pytest.Monk
     assert cpuinfo(None) == "arm64"
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     assert cpuinfo(None) == "arm"
+
+
+# --- driver and switches --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC "
+            "2023\nGCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)\n",
+            "535.104.05",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  "
+            "(dvs-builder@U16-I3-A15-3-1)  Tue Mar  5 22:14:12 UTC 2024\n",
+            "550.54.15",
+        ),
+        ("NVRM version: NVIDIA UNIX aarch64 Kernel Module  580.65  Mon\n", "580.65"),
+    ],
+)
+def test_the_drivers_version(text: str, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: text)
+    assert provenance.nvidia_driver() == version
+
+
+def test_without_a_driver_there_is_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ctypes
+
+    def absent(name: str) -> None:
+        assert name == "libnvidia-ml.so.1"
+        raise OSError(name)
+
+    monkeypatch.setattr(Path, "read_text", lambda path: "another text")
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    assert provenance.nvidia_driver() is None
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    """Puts torch's own switches back."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.enabled
+    yield
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)
+    cudnn.deterministic, cudnn.benchmark, cudnn.enabled = before
+
+
+@pytest.mark.usefixtures("switches")
+def test_switches_are_those_of_torch_and_of_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(device: str = "cpu") -> str:
+        return str(provenance.of_thread(device)["determinism"])
+
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.set_flush_denormal, True).result(), "this processor cannot"
+        assert pool.submit(on).result() == "flush denormals"
+        assert on() == "none", "the switch is of a thread"
+    torch.set_flush_denormal(True)
+    assert on() == "flush denormals"
+    torch.use_deterministic_algorithms(True)
+    assert on() == "deterministic algorithms, flush denormals"
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert on() == "deterministic algorithms, warnings only, flush denormals"
+    torch.use_deterministic_algorithms(False)
+    cudnn = torch.backends.cudnn
+    cudnn.deterministic, cudnn.benchmark, cudnn.enabled = True, False, True
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    assert on() == "flush denormals", "of a GPU's switches a CPU's run says nothing"
+    assert on("cuda") == "flush denormals, cudnn deterministic, CUBLAS_WORKSPACE_CONFIG=:16:8"
+    cudnn.deterministic, cudnn.benchmark, cudnn.enabled = False, True, False
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    assert on("cuda") == "flush denormals, cudnn benchmark, cudnn off"
+
+
+@pytest.mark.usefixtures("switches")
+def test_a_trials_switches_are_what_its_thread_is_prepared_with() -> None:
+    from bench.loop import prepare_thread
+
+    prepare_thread(torch.device("cpu"))
+    assert provenance.of_thread("cpu") == {"determinism": "flush denormals"}
 
 
 # --- peak memory ----------------------------------------------------------------------------------

@@ -21,20 +21,37 @@ def test_nothing_is_loaded_and_only_two_scripts_run() -> None:
     assert not re.search(r"https?://|\bsrc\s*=|url\(|@import|<link|<iframe|<img", outside)
     csp = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
     assert csp is not None and "default-src &#39;none&#39;" in csp[1]
-    assert csp[1].count("sha256-") == 2 and "unsafe-eval" not in csp[1]
+    policy = {d.split()[0]: d.split()[1:] for d in csp[1].replace("&#39;", "'").split("; ")}
+    assert len(policy["script-src"]) == 2 and len(policy["style-src-elem"]) == 3
+    hashed = policy.pop("script-src") + policy.pop("style-src-elem")
+    assert all(source.startswith("'sha256-") for source in hashed)
+    assert policy == {
+        "default-src": ["'none'"], "script-src-attr": ["'none'"], "base-uri": ["'none'"],
+        "style-src-attr": ["'unsafe-inline'"], "img-src": ["data:"], "form-action": ["'none'"],
+    }  # fmt: skip
     assert html.count("<script>") == 2
     assert not re.search(r"\son\w+\s*=", re.sub(r"<script\b.*?</script>", "", html, flags=re.S))
 
 
 def test_hostile_names_are_text_everywhere() -> None:
     html = hostile().html([f"{bad}: truncated" for bad in HOSTILE])
+    drawn = json.dumps(figures_of(html), ensure_ascii=False)
     for bad in HOSTILE:
         if "<" in bad:
-            assert bad not in html
-            assert not any(bad in json.dumps(f, ensure_ascii=False) for f in figures_of(html))
+            assert bad not in html and bad not in drawn
+    # What cannot be seen, or turns the text around it, is written out.
+    unseen = re.compile(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    )
+    outside = re.sub(r"<script\b.*?</script>", "", html, flags=re.S)
+    assert not unseen.search(outside) and not unseen.search(drawn)
+    assert (
+        "a\\u202egnp.exe\\u2066\\u200b" in outside and "\\u0007\\u001b[31m\\u0000\\u0085" in outside
+    )
     assert "&lt;/script&gt;&lt;img" in html and "{{7*7}}" in html and "49" not in html[:800]
     assert html.count("<script") - html.count("\\u003cscript") >= 2
-    assert len(re.findall(r"</script>", html)) == 2 + len(figures_of(html)) == 2 + 6
+    assert len(re.findall(r"</script>", html)) == 2 + len(figures_of(html))
+    assert len(figures_of(html)) == 2 * len(HOSTILE) - 1  # on the last one there is no pair
     # plotly reads tags in labels, so there they arrive as entities
     labels = json.dumps([f["layout"]["annotations"] for f in figures_of(html)])
     assert "&lt;" in labels and "<img" not in labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,13 +15,36 @@ def report(
         str | None, typer.Argument(help="Name of a grid; without it all grids, newest first.")
     ] = None,
     results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder that holds the records.")
-    ] = Path("results"),
+        str, typer.Option(metavar="DIR|URL", help="Folder that holds the records, or a bucket's.")
+    ] = "results",
+    csv: Annotated[
+        bool,
+        typer.Option("--csv", help="Write GRID.csv instead: a row for each entry of the summary."),
+    ] = False,
+    mix: Annotated[
+        bool,
+        typer.Option("--mix", help="Average records that differ in device, versions or switches."),
+    ] = False,
 ) -> None:
     """Draws results/reports/GRID.html, one self-contained file, from the records as they are."""
-    from bench.report import build, build_all
+    from bench.errors import BadInput
+    from bench.report import build, build_all, export
+    from bench.store.mirror import results_folder
 
-    typer.echo(build_all(results) if grid is None else build(results, grid))
+    if csv and grid is None:
+        raise BadInput("--csv: say which grid: python -m bench.report GRID --csv")
+    with results_folder(results, write=False) as opened:
+        if grid is None:
+            path = build_all(opened.folder, mix)
+            opened.push(f"reports/{page.name}" for page in path.parent.glob("*.html"))
+        elif csv:
+            path, problems = export(opened.folder, grid, mix)
+            for problem in problems:
+                typer.echo(problem, err=True)
+        else:
+            path = build(opened.folder, grid, mix)
+        opened.push([f"reports/{path.name}"])
+        typer.echo(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.report import words
+from bench.report.comparisons import pairs
 from bench.report.entries import BASELINE, Corpus, Row, Run, Setting
 from bench.report.tables import View, spanned
 from bench.stats import Estimate, paired
@@ -23,8 +24,9 @@ def cost_table(corpus: Corpus) -> list[View]:
         lines: list[View] = []
         for setting in row.settings:
             ok = [run for run in setting.runs if run.ok and _alone(run)]
-            speed = [v for run in ok if (v := run.number("tokens_per_s"))]
-            epoch = [v for run in ok if (v := _epoch_seconds(run))]
+            averaged = () if setting.mixed else ok
+            speed = [v for run in averaged if (v := run.number("tokens_per_s"))]
+            epoch = [v for run in averaged if (v := _epoch_seconds(run))]
             time, rate = (_log_ratio(row, setting, f) for f in (_epoch_seconds, _tokens_per_s))
             lines.append(
                 {
@@ -47,12 +49,13 @@ def _log_ratio(row: Row, setting: Setting, measure: Any) -> Estimate | None:
     if base is None or setting.name == BASELINE:
         return None
     devices = {r.rep: _device(r) for r in base.runs}
-    pairs = [r for r in setting.runs if devices.get(r.rep) == _device(r)]
+    both = pairs(setting, base).reps
+    same = [r for r in setting.runs if r.rep in both and devices[r.rep] == _device(r)]
 
     def logs(runs: Iterable[Run]) -> dict[int, float]:
         return {r.rep: math.log(v) for r in runs if r.ok and _alone(r) and (v := measure(r))}
 
-    return paired(logs(pairs), logs(base.runs))
+    return paired(logs(same), logs(base.runs))
 
 
 def _device(run: Run) -> tuple[Any, ...]:

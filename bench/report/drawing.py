@@ -9,6 +9,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.report import words
 from bench.report.entries import BASELINE, Corpus
 
 # Okabe and Ito: told apart by colour-blind readers; their yellow is too pale on white.
@@ -35,7 +36,7 @@ def labels(texts: Iterable[str], limit: int) -> dict[str, str]:
     alike = [text for same in _alike(short) for text in same]
     short |= {text: f"({i}) {_cut(text, limit - 6)}" for i, text in enumerate(alike, start=1)}
     # Quotes stay, since plotly decodes only a few entities.
-    return {text: html.escape(cut, quote=False) for text, cut in short.items()}
+    return {text: html.escape(words.visible(cut), quote=False) for text, cut in short.items()}
 
 
 def label(text: str, limit: int = 40) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -13,11 +14,13 @@ import pandas as pd
 from bench.config import FIELDS
 from bench.errors import BadInput, one_line
 from bench.fields import acts, written
+from bench.report import environment
+from bench.report.environment import Environment
 from bench.store import RUNS
 
 _UNREAD = {
     *("schema", "corpus_hash", "seed", "regularizer_hparams", "started_utc"),
-    *("cell_source", "regularizer_source", "plugin_origin"),
+    *("cell_source", "regularizer_source", "plugin_origin", "resumed"),
 }
 COLUMNS = tuple(c.name for c in RUNS if c.name not in FIELDS and c.name not in _UNREAD)
 """Columns of the records that the page reads; a trial's fields are in the grid's file."""
@@ -30,12 +33,16 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Run:
-    """One wanted trial and its record; `record` is empty while there is none."""
+    """One wanted trial and its record; `record` is empty while there is none.
+
+    `environment`: what keeps the record apart from others; () if it is to be mixed with any.
+    """
 
     run_id: str
     trial: Mapping[str, Any]
     status: str
     record: Mapping[str, Any]
+    environment: Environment = ()
 
     @property
     def rep(self) -> int:
@@ -47,7 +54,7 @@ class Run:
         """`stop_reason` of the record, or an empty string."""
         return str(self.record.get("stop_reason") or "")
 
-    @property
+    @cached_property
     def ok(self) -> bool:
         """Whether the run's numbers may enter a mean."""
         return self.status == "ok" and self.number("valid_nll") is not None
@@ -65,6 +72,7 @@ class Setting:
     """One regularizer with its hyper-parameters in one row, over its repetitions.
 
     `chosen`: the best on valid among the row's settings of this name, so its test may be shown.
+    Those that are mixed have no mean to be the best by; the only one of a name needs none.
     """
 
     spelling: str
@@ -73,10 +81,27 @@ class Setting:
     runs: tuple[Run, ...]
     chosen: bool = False
 
-    def values(self, column: str) -> dict[int, float]:
-        """Finite values of the ok runs by repetition."""
-        found = {run.rep: run.number(column) for run in self.runs if run.ok}
-        return {rep: value for rep, value in found.items() if value is not None}
+    @cached_property
+    def ok(self) -> dict[int, Run]:
+        """The ok runs by repetition."""
+        return {run.rep: run for run in self.runs if run.ok}
+
+    @cached_property
+    def environments(self) -> dict[int, Environment]:
+        """The environment of each ok run by repetition."""
+        return {rep: run.environment for rep, run in self.ok.items()}
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether the ok runs differ in environment, so that nothing is averaged over them."""
+        return bool(environment.differing(self.environments.values()))
+
+    def values(self, column: str, reps: Collection[int] | None = None) -> dict[int, float]:
+        """Finite values of the ok runs by repetition: of `reps`, or of all, then none if mixed."""
+        if reps is None:
+            reps = () if self.mixed else self.ok
+        found = ((rep, self.ok[rep].number(column)) for rep in reps)
+        return {rep: value for rep, value in found if value is not None}
 
 
 @dataclass(frozen=True)
@@ -121,10 +146,11 @@ class Corpus:
         return next((v for run in self.runs if (v := run.number(column)) is not None), None)
 
 
-def join(grid: Mapping[str, Any], records: pd.DataFrame) -> list[Corpus]:
+def join(grid: Mapping[str, Any], records: pd.DataFrame, mix: bool = False) -> list[Corpus]:
     """Returns the grid's corpora in wanted order, with every wanted trial exactly once.
 
-    BadInput if a trial of the grid's file lacks a field that the page cannot do without.
+    `mix`: records are averaged even where they differ in environment. BadInput if a trial of the
+    grid's file lacks a field that the page cannot do without.
     """
     for wanted in grid["wanted"]:
         for field in ("corpus", "cell", "regularizer", "nhid", "rep"):
@@ -138,7 +164,8 @@ def join(grid: Mapping[str, Any], records: pd.DataFrame) -> list[Corpus]:
     for wanted in grid["wanted"]:
         record = by_id.get(wanted["run_id"], {})
         status = str(record["status"]) if record else NOT_YET
-        runs[wanted["run_id"]] = Run(wanted["run_id"], wanted["trial"], status, record)
+        place = () if mix else environment.of(record)
+        runs[wanted["run_id"]] = Run(wanted["run_id"], wanted["trial"], status, record, place)
     regularizers = shorten(str(r.trial["regularizer"]) for r in runs.values())
     cells = shorten(str(r.trial["cell"]) for r in runs.values())
     by_corpus = _group(runs.values(), lambda run: str(run.trial["corpus"]))
@@ -231,7 +258,9 @@ def _choose(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     best = set()
     for rivals in _group(settings, lambda s: s.name).values():
         candidates = [s for s in rivals if s.values("valid_nll")]
-        if candidates:
+        if len(rivals) == 1 and rivals[0].environments:
+            best.add(rivals[0].spelling)
+        elif candidates:
             best.add(min(candidates, key=rank).spelling)
     return tuple(replace(s, chosen=s.spelling in best) for s in settings)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 from plotly.subplots import make_subplots
 
+from bench.report.comparisons import differences
 from bench.report.drawing import color, json_of, label, labels
-from bench.report.entries import Corpus, Setting
-from bench.report.tables import differences
+from bench.report.entries import Corpus, Run, Setting
 from bench.stats import Estimate
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -30,8 +30,11 @@ def curves_of(epochs: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
 
 
 def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
-    """One panel per row: median over ok repetitions and their full range; None without data."""
-    rows = [r for r in corpus.rows if any(_by_epoch(s, curves) for s in r.settings)]
+    """One panel per row: median over ok repetitions and their full range; None without data.
+
+    Repetitions that may not be averaged are drawn one by one.
+    """
+    rows = [r for r in corpus.rows if any(_by_epoch(s.runs, curves) for s in r.settings)]
     if not rows:
         return None
     columns = {1: 1, 2: 2, 4: 2}.get(len(rows), 3)
@@ -53,36 +56,33 @@ def learning_curves(corpus: Corpus, curves: Curves) -> str | None:
     for i, row in enumerate(rows):
         at = {"row": i // columns + 1, "col": i % columns + 1}
         for setting in row.settings:
-            points = _by_epoch(setting, curves)
-            if not points:
-                continue
-            values += [math.exp(v) for nlls in points.values() for v in nlls]
             shade, dash = _style(setting, corpus)
             group = {"legendgroup": label(setting.name)}
-            x = list(points)
-            if any(len(nlls) > 1 for nlls in points.values()):
-                high, low = ([math.exp(f(points[e])) for e in x] for f in (max, min))
-                band: dict[str, Any] = {
-                    "fill": "toself",
-                    "fillcolor": _faint(shade),
-                    "line": {"width": 0},
-                }
-                band |= {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
-                fig.add_scatter(x=x + x[::-1], y=high + low[::-1], **band, **group, **at)
-            fig.add_scatter(
-                x=x,
-                y=[math.exp(median(points[e])) for e in x],
-                name=names[setting.label],
-                mode="lines" if len(x) > 1 else "markers",
-                line={"color": shade, "dash": dash, "width": 2},
-                marker={"color": shade},
-                showlegend=setting.spelling not in seen,
-                hovertemplate="epoch %{x}: %{y:.1f}",
-                **group,
-                **at,
-            )
-            seen.add(setting.spelling)
-        longest = max(e for s in row.settings for e in _by_epoch(s, curves))
+            for runs in [(run,) for run in setting.runs] if setting.mixed else [setting.runs]:
+                points = _by_epoch(runs, curves)
+                if not points:
+                    continue
+                values += [math.exp(v) for nlls in points.values() for v in nlls]
+                x = list(points)
+                if any(len(nlls) > 1 for nlls in points.values()):
+                    high, low = ([math.exp(f(points[e])) for e in x] for f in (max, min))
+                    fig.add_scatter(
+                        x=x + x[::-1], y=high + low[::-1], **_band(shade), **group, **at
+                    )
+                fig.add_scatter(
+                    x=x,
+                    y=[math.exp(median(points[e])) for e in x],
+                    name=names[setting.label],
+                    mode="lines" if len(x) > 1 else "markers",
+                    line={"color": shade, "dash": dash, "width": 1 if setting.mixed else 2},
+                    marker={"color": shade},
+                    showlegend=setting.spelling not in seen,
+                    hovertemplate="epoch %{x}: %{y:.1f}",
+                    **group,
+                    **at,
+                )
+                seen.add(setting.spelling)
+        longest = max(e for s in row.settings for e in _by_epoch(s.runs, curves))
         for name, nll, dash in _references(corpus):
             values.append(math.exp(nll))
             line = {"color": "#8a8a8a", "dash": dash, "width": 1.2}
@@ -108,7 +108,7 @@ def forest(corpus: Corpus) -> str | None:
     settings = labels((s.label for row in corpus.rows for s in row.settings), 30)
     for row in corpus.rows:
         for column, split in enumerate(("valid", "test"), start=1):
-            for setting, d in differences(row, split):
+            for setting, d, _ in differences(row, split):
                 if d is None:
                     continue
                 key = (row.label, setting.spelling)
@@ -146,9 +146,9 @@ def forest(corpus: Corpus) -> str | None:
     return json_of(fig, entries=len({name for name, _ in found}))
 
 
-def _by_epoch(setting: Setting, curves: Curves) -> dict[int, list[float]]:
+def _by_epoch(runs: Sequence[Run], curves: Curves) -> dict[int, list[float]]:
     points: dict[int, list[float]] = {}
-    for run in setting.runs:
+    for run in runs:
         for epoch, nll in curves.get(run.run_id, ()) if run.ok else ():
             points.setdefault(epoch, []).append(nll)
     return dict(sorted(points.items()))
@@ -161,6 +161,11 @@ def _references(corpus: Corpus) -> list[tuple[str, float, str]]:
         return []
     lines = [("floor: the source itself", floor, "dash")]
     return lines if unigram is None else [*lines, ("unigram model", unigram, "dot")]
+
+
+def _band(shade: str) -> dict[str, Any]:
+    band: dict[str, Any] = {"fill": "toself", "fillcolor": _faint(shade), "line": {"width": 0}}
+    return band | {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
 
 
 def _faint(color: str) -> str:

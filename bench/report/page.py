@@ -1,73 +1,22 @@
-"""Assembles the page and writes it. Self-contained: plotly inside, nothing loaded from anywhere."""
+"""Assembles the page. Self-contained: plotly inside, nothing loaded from anywhere."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from bench import store
-from bench.errors import BadInput, one_line
-from bench.report import beside, cost, figures, limits, overview, tables, words
+from bench.report import beside, cost, figures, limits, mixing, overview, tables, words
 from bench.report import runs as single
-from bench.report.entries import COLUMNS, NOT_YET, Corpus, Run, join
+from bench.report.entries import NOT_YET, Corpus, Run
 
 HERE = Path(__file__).parent
-INDEX = "index"
-
-
-def write_grid(results: Path, grid: str) -> Path:
-    """Writes reports/<grid>.html; BadInput if the grid is unknown or writing fails."""
-    return _write_grid(results, grid)[0]
-
-
-def write_all(results: Path) -> Path:
-    """Writes every grid's page, then reports/index.html; a broken grid file is listed as such."""
-    if not results.is_dir():
-        raise BadInput(f"{results}: no such folder. Give the one that holds runs/ with --results.")
-    listing = []
-    for name in store.grid_names(results):
-        entry: dict[str, Any] = {"name": name, "href": "", "problem": ""}
-        try:
-            path, corpora, spec = _write_grid(results, name)
-        except BadInput as error:
-            entry["problem"] = str(error)
-        else:
-            runs = [run for corpus in corpora for run in corpus.runs]
-            failed = sum(run.status in ("failed", "oom", "timeout") for run in runs)
-            done = sum(run.status in ("ok", "diverged", "stopped") for run in runs)
-            entry |= {"href": path.name, "created": spec.get("created_utc", "")}
-            entry |= {"wanted": len(runs), "done": done, "failed": failed}
-            entry["counts"] = tables.counts(runs)
-        listing.append(entry)
-    html = _environment().get_template("index.html.j2").render(grids=listing, csp=_csp([]))
-    return _write(results / "reports", INDEX, html)
-
-
-def _write_grid(results: Path, grid: str) -> tuple[Path, list[Corpus], Mapping[str, Any]]:
-    # The name becomes a file name: nothing may lead out of the folder, nor onto the index.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", grid):
-        raise BadInput(f"{one_line(grid, 60)!r} cannot name a grid: use letters, digits, . _ -")
-    spec: dict[str, Any] = (
-        {"created_utc": "", "merged": 0} | store.load_grid(results, grid) | {"name": grid}
-    )
-    ids = [str(wanted["run_id"]) for wanted in spec["wanted"]]
-    records, run_problems = store.load_runs(results, ids, COLUMNS)
-    corpora = join(spec, records)
-    # A curve is forty rows of each run: only those that are drawn.
-    drawn = [run.run_id for c in corpora for run in limits.first(c, limits.DRAWN).runs]
-    epochs, epoch_problems = store.load_epochs(results, drawn, ("run_id", "epoch", "valid_nll"))
-    curves = figures.curves_of(epochs)
-    html = render(spec, corpora, curves, list(dict.fromkeys(run_problems + epoch_problems)))
-    name = f"_{grid}" if grid.lower() == INDEX else grid
-    return _write(results / "reports", name, html), corpora, spec
 
 
 def render(
@@ -75,8 +24,12 @@ def render(
     corpora: Sequence[Corpus],
     curves: figures.Curves,
     problems: Sequence[str],
+    mix: bool = False,
 ) -> str:
-    """Returns the page; the same input gives the same bytes, so it carries no time of its own."""
+    """Returns the page; the same input gives the same bytes, so it carries no time of its own.
+
+    `mix`: the corpora were joined so; a note says it where it makes a difference.
+    """
     runs = [run for corpus in corpora for run in corpus.runs]
     parts: list[dict[str, Any]] = []
     drawn: list[dict[str, str]] = []
@@ -113,6 +66,7 @@ def render(
             }
         )
     plotly = get_plotlyjs() if drawn else ""
+    note = mixing.note(corpora)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     failures = single.failures(corpora)
     return (
@@ -120,6 +74,8 @@ def render(
         .get_template("page.html.j2")
         .render(
             grid=spec,
+            mixing=note,
+            mix=mix,
             counts=tables.counts(runs),
             repetitions=tables.repetitions(corpora),
             corpora=parts,
@@ -131,43 +87,58 @@ def render(
             failures=failures,
             failure_counts=words.count(f"{f['status']}: {f['error']}" for f in failures),
             runs=single.all_runs(corpora, limits.RUNS),
+            where=mixing.where(corpora) if note else {},
             total=len(runs),
             lines=limits.LINES,
             not_yet=NOT_YET,
             figures=drawn,
             plotly=plotly,
             script=script,
-            csp=_csp([plotly, script]),
+            csp=_csp([plotly, script], [*_styles(plotly)]),
         )
     )
+
+
+def render_index(grids: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the page that lists all grids."""
+    return _environment().get_template("index.html.j2").render(grids=grids, csp=_csp([], []))
 
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Hardware, versions and commits met in the records, each with its number of runs."""
 
-    def met(line: Any) -> list[str]:
-        found = Counter(line(run.record) for run in runs if run.record)
+    def met(line: Any, *columns: str) -> list[str]:
+        alike = Counter(tuple(map(run.record.get, columns)) for run in runs if run.record)
+        found: Counter[str] = Counter()
+        for values, n in alike.items():
+            found[line(*values)] += n
         lines = sorted(text for text in found if text)
         return [f"{text} ({found[text]} runs)" if len(lines) > 1 else text for text in lines]
 
-    def versions(r: Mapping[str, Any]) -> str:
-        names = ("torch", "cuda", "cudnn", "python")
-        return ", ".join(f"{n} {r[n]}" for n in names if r.get(n))
+    names = ("torch", "cuda", "cudnn", "driver", "python")
 
-    def hardware(r: Mapping[str, Any]) -> str:
-        threads = f"{r['threads']} threads" if r.get("threads") != 1 else "1 thread"
-        return ", ".join(str(v) for v in (r.get("host"), r.get("device"), threads) if v)
+    def versions(*values: Any) -> str:
+        return ", ".join(f"{n} {v}" for n, v in zip(names, values, strict=True) if v)
 
-    def commit(r: Mapping[str, Any]) -> str:
-        if not r.get("git_commit"):
+    def hardware(host: Any, device: Any, threads: Any) -> str:
+        count = f"{threads} thread{'s' if threads != 1 else ''}" if threads else ""
+        return ", ".join(str(v) for v in (host, device, count) if v)
+
+    def commit(commit: Any, dirty: Any) -> str:
+        if not commit:
             return "not from a repository"
-        return f"{r['git_commit']}{' with uncommitted changes' if r.get('git_dirty') else ''}"
+        return f"{commit}{' with uncommitted changes' if dirty else ''}"
 
-    def protocol(r: Mapping[str, Any]) -> str:
-        return str(r.get("protocol") or "")
+    def plain(value: Any) -> str:
+        return str(value or "")
 
-    facts = {"Hardware": hardware, "Versions": versions, "Commit": commit, "Protocol": protocol}
-    return [(name, met(line)) for name, line in facts.items()]
+    return [
+        ("Hardware", met(hardware, "host", "device", "threads")),
+        ("Versions", met(versions, *names)),
+        ("Switches", met(plain, "determinism")),
+        ("Commit", met(commit, "git_commit", "git_dirty")),
+        ("Protocol", met(plain, "protocol")),
+    ]
 
 
 def _spellings(corpora: Sequence[Corpus]) -> list[tuple[str, str]]:
@@ -185,32 +156,37 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda found: words.visible(found) if type(found) is str else found,
     )
-    env.globals["css"] = (HERE / "page.css").read_text(encoding="utf-8")
+    env.filters["visible"] = words.visible
+    env.globals["css"] = _css()
     return env
 
 
-def _csp(scripts: Sequence[str]) -> str:
-    """A policy that runs exactly these scripts, draws inline styles and loads nothing."""
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'"
-        for s in scripts
-        if s
-    ]
+def _css() -> str:
+    return (HERE / "page.css").read_text(encoding="utf-8")
+
+
+def _styles(plotly: str) -> Iterator[str]:
+    """Style sheets that plotly adds: an empty one that it fills, and that of its maps."""
+    if plotly:
+        yield ""
+        _, start, rest = plotly.partition(".textContent='.maplibregl")
+        yield f".maplibregl{rest.partition(chr(39))[0]}" if start else ""
+
+
+def _csp(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """A policy that runs these scripts and style sheets, to the byte, and loads nothing.
+
+    Plotly sets style attributes, so those are free: they can neither load nor run anything here.
+    """
+    script = " ".join(_hash(text) for text in scripts if text) or "'none'"
+    style = " ".join(dict.fromkeys(_hash(text) for text in (_css(), *styles)))
     return (
-        f"default-src 'none'; script-src {' '.join(hashes) or chr(39) + 'none' + chr(39)}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {script}; script-src-attr 'none'; style-src-elem {style}; "
+        "style-src-attr 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _write(folder: Path, name: str, html: str) -> Path:
-    path = folder / f"{name}.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        store.write_atomically(path, html.encode())
-    except OSError as error:
-        raise store.StoreError(
-            f"{path}: the report cannot be written: {error.strerror or error}; "
-            "make room or choose another folder with --results"
-        ) from None
-    return path
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

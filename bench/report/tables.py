@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench.report import beside, words
+from bench.report import beside, environment, words
+from bench.report.comparisons import Pairs, differences, left_out
 from bench.report.entries import BASELINE, NOT_YET, Corpus, Row, Run, Setting
-from bench.stats import Estimate, holm, mean_interval, paired
+from bench.stats import holm, mean_interval
 
 View = dict[str, Any]
 
@@ -54,8 +55,10 @@ def main_table(shown: Corpus, corpus: Corpus) -> list[View]:
         columns = []
         for name in corpus.names:
             rivals = sum(s.name == name for s in whole.settings)
+            mixed = any(s.name == name and s.mixed for s in whole.settings)
             same = [s for s in row.settings if s.name == name]
-            entries = [_entry(s, floors, rivals > 1) for s in same]
+            best = "best on valid of those averaged" if mixed else "best on valid"
+            entries = [_entry(s, floors, best if rivals > 1 else "") for s in same]
             for entry, setting in zip(entries, same, strict=True):
                 fits = setting.chosen or rivals == 1  # beside the best of one name, once
                 entry["published"] = beside.beside(row, setting, numbers) if fits else []
@@ -67,21 +70,30 @@ def main_table(shown: Corpus, corpus: Corpus) -> list[View]:
     return table
 
 
-def _entry(setting: Setting, floors: dict[str, bool], rivals: bool) -> View:
+def _entry(setting: Setting, floors: dict[str, bool], best: str) -> View:
+    """`best`: what the chosen setting is among several of its name; empty where it is alone."""
     ok = sum(run.ok for run in setting.runs)
     others = [r.status for r in setting.runs if not r.ok and r.status != "diverged"]  # has a badge
     splits = [_split(setting, "valid", floors["valid"])]
     if setting.chosen:
         splits.append(_split(setting, "test", floors["test"]))
     return {
-        "label": setting.label if rivals else "",
+        "label": setting.label if best else "",
         "spelling": setting.spelling,
-        "best": rivals and setting.chosen,
-        "splits": splits if ok else [],
+        "best": best if setting.chosen else "",
+        "splits": splits if ok and not setting.mixed else [],
+        "apart": not_averaged(setting),
         "n": f"n = {ok}" if ok == len(setting.runs) else f"{ok}/{len(setting.runs)} ok",
         "missing": words.count(sorted(others, key=_by_status)),
         "marks": marks(setting.runs),
     }
+
+
+def not_averaged(setting: Setting) -> str:
+    """`3 on NVIDIA A100, 2 on NVIDIA H200: not averaged`; empty where it is."""
+    if not setting.mixed:
+        return ""
+    return f"{environment.told(list(setting.environments.values()))}: not averaged"
 
 
 def _split(setting: Setting, split: str, floor: bool) -> View:
@@ -127,28 +139,21 @@ def marks(runs: Sequence[Run]) -> list[View]:
     return found
 
 
-def differences(row: Row, split: str) -> list[tuple[Setting, Estimate | None]]:
-    """Paired differences to `none`, in nats: for test only of the settings best on valid."""
-    base = row.baseline
-    column = f"{split}_nll"
-    return [
-        (s, paired(s.values(column), base.values(column)) if base else None)
-        for s in row.settings
-        if s.name != BASELINE and (split == "valid" or s.chosen)
-    ]
-
-
 def paired_table(corpus: Corpus) -> list[View]:
-    """Rows with their paired differences; Holm's correction runs over all rows of one split."""
+    """Rows with their paired differences; Holm's correction runs over all rows of one split.
+
+    Beside the words each has the numbers: `estimate`, and `adjusted`, its p after Holm, or None.
+    """
     table: list[View] = []
     raw: dict[str, list[tuple[View, float]]] = {"valid": [], "test": []}
     for row in corpus.rows:
         lines: list[View] = []
         for split, family in raw.items():
-            for setting, d in differences(row, split):
-                view: View = {"row": row, "setting": setting, "split": split}
+            for setting, d, both in differences(row, split):
+                view: View = {"row": row, "setting": setting, "split": split, "estimate": d}
                 view |= dict.fromkeys(("difference", "interval", "p", "holm"), words.NOTHING)
-                view |= {"n": d.n if d else 0, "verdict": _no_pair(row)}
+                view |= {"n": d.n if d else 0, "verdict": _no_pair(row, both), "adjusted": None}
+                view["apart"] = left_out(both)
                 if d is not None:
                     view["difference"] = words.nats(d.mean, True)
                     view["interval"] = words.nats_interval(d)
@@ -163,7 +168,7 @@ def paired_table(corpus: Corpus) -> list[View]:
         table += spanned(lines)
     for family in raw.values():
         for (view, p), adjusted in zip(family, holm([p for _, p in family]), strict=True):
-            view["holm"] = words.p_value(adjusted)
+            view |= {"adjusted": adjusted, "holm": words.p_value(adjusted)}
             if p < 0.05 <= adjusted:
                 view["verdict"] += ", not after Holm"
     return table
@@ -176,8 +181,12 @@ def spanned(lines: list[View]) -> list[View]:
     return lines
 
 
-def _no_pair(row: Row) -> str:
-    return "no complete pair" if row.baseline else f"no `{BASELINE}` in this row to compare with"
+def _no_pair(row: Row, both: Pairs) -> str:
+    if row.baseline is None:
+        return f"no `{BASELINE}` in this row to compare with"
+    if both.told:
+        return "not averaged"
+    return "no pair in one environment" if both.across else "no complete pair"
 
 
 def _by_status(status: str) -> int:

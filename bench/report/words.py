@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,6 +12,20 @@ from bench.stats import Estimate
 NOTHING = "\u2013"
 MINUS = "\u2212"
 TIMES = "\u00d7"
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with what cannot be seen, or turns the text around it, as `\\u202e`.
+
+    Names of folders and hosts and the texts of errors may hold any of it.
+    """
+    if text.isprintable():  # nearly always, and found out fast
+        return text
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def ppl(nll: float | None) -> str:
