@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 GOOD = ("ok", "diverged", "stopped")
+STOPPING = "stopping: running trials write where they stand; once more ends them at once"
 _ROWS = 8
 """Running trials shown; the others are counted."""
 
@@ -162,6 +165,7 @@ class Display:
     def __init__(self, name: str, progress: Progress, stream: TextIO) -> None:
         self.name, self.progress, self.stream = name, progress, stream
         self.live: Any = None
+        self.note = ""
         if stream.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -211,6 +215,13 @@ class Display:
         for run_id in run_ids:
             self.progress.running.pop(run_id, None)
 
+    def stopping(self) -> None:
+        """Somebody asked to stop. Called from a signal handler, so nothing is printed as usual."""
+        self.note = STOPPING
+        if self.live is None:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{STOPPING}\n".encode())
+
     def view(self, width: int) -> RenderableType:
         """Returns what a terminal of this width shows: one line per thing, none of them wrapped."""
         from rich.console import Group
@@ -245,6 +256,8 @@ class Display:
         for cell, regularizer, ppl in best:
             words = f"{cell:<{wide}}  {ppl:8.2f}  {regularizer}"
             lines.append(Text.assemble(("   best  ", "dim"), words))
+        if self.note:
+            lines.append(Text(f"   {self.note}", "yellow"))
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(*lines)

@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from bench import store
-from bench.backends.local import Deliver
+from bench.backends.pool import Deliver, Stopping
+from bench.checkpoint import drop
+from bench.claim import claim
 from bench.config import Trial
 from bench.display import Display, Progress, label, outcome
 from bench.errors import BadInput
+from bench.job import Job, Message, base_record
 from bench.plan import Plan
-from bench.worker import Job, Message, base_record
+from bench.stop import on_signals
+from bench.storage import Storage
+from bench.store.mirror import Results
 
 log = logging.getLogger(__name__)
 
-Backend = Callable[[Sequence[Job], Deliver], None]
+Backend = Callable[[Sequence[Job], Deliver, Stopping], None]
 _WAITING = 10
 """Messages that may wait for the disk, weights in one of them at most; else trials wait too."""
 
@@ -32,71 +37,146 @@ def drive(
     plan: Plan,
     backend: Backend | None,
     *,
-    results: Path,
+    results: Results,
     command: str,
     rerun: str | None = None,
     max_retries: int = 3,
+    checkpoints: Storage | None = None,
 ) -> dict[str, str]:
     """Runs what is missing and returns the status of every wanted trial.
 
-    Trials whose process vanished are tried in further waves, `max_retries` at most, and are `lost`
-    after that. `backend` may be None where nothing is missing. Raises StoreError when the results
-    folder cannot be written, and KeyboardInterrupt only where all that was delivered is written: if
-    that fails, what is raised is the StoreError.
+    Trials that another driver runs now are waited for. Those whose process vanished, and those that
+    ran out of memory, are tried in further waves, `max_retries` at most; the first are `lost` after
+    that. A trial's `checkpoints` are deleted once its record is written. `backend` may be None
+    where nothing is missing. Raises StoreError when the results folder cannot be written, and
+    KeyboardInterrupt, on Ctrl-C or SIGTERM, only where all that was delivered is written: if that
+    fails, what is raised is the StoreError.
     """
-    store.prepare(results)
-    store.save_grid(results, _definition(plan, results, command))
+    store.prepare(results.folder)
+    store.save_grid(results.folder, _definition(plan, results.folder, command))
+    results.push([f"grids/{plan.grid.name}.json"])
     missing = plan.to_run(rerun)
     if not missing or backend is None:
         return dict(plan.statuses)
-    todo = {job.run_id for job in missing}
-    statuses = {r: s for r, s in plan.statuses.items() if r not in todo}
-    progress = Progress(plan.trials, statuses)
-    epochs: dict[str, list[dict[str, Any]]] = {}
-    weights: dict[str, bytes] = {}
-    causes: dict[str, str] = {}
     with (
-        _log_file(results / "grids" / f"{plan.grid.name}.log"),
-        Display(plan.grid.name, progress, sys.stdout) as display,
+        _log_file(results.folder / "grids" / f"{plan.grid.name}.log"),
+        claim(results.folder, [job.run_id for job in missing], _tell) as waited,
     ):
+        if waited:
+            plan = replace(plan, statuses=store.statuses(results.folder, plan.trials))
+            missing = plan.to_run(rerun)
+        with Display(
+            plan.grid.name, Progress(plan.trials, _kept(plan, missing)), sys.stdout
+        ) as display:
+            waves = _Waves(plan, missing, display, results, checkpoints)
+            for _ in range(1 + max_retries):
+                if waves.missing:
+                    waves.run(backend)
+            waves.end()
+    return waves.statuses
 
-        def take(message: Message) -> None:
-            name = message["run_id"]
-            if message.get("weights"):
-                weights[name] = message["weights"]
-            if "start" in message:
-                epochs[name] = []
-                display.start(name)
-            if "epoch" in message:
-                epochs.setdefault(name, []).append(message["epoch"])
-                display.epoch(name, message["epoch"]["epoch"])
-            if "vanished" in message and name not in statuses:
-                causes.setdefault(name, message["vanished"])  # the first to tell was the nearest
-                display.vanish([name])
-            if "record" in message:
-                record = message["record"]
-                store.write_run(results, record, epochs.pop(name, []), weights.pop(name, None))
-                statuses[name] = record["status"]
-                display.finish(name, record)
-                _log_end(plan.trials[name], record)
 
-        for _ in range(1 + max_retries):
-            causes.clear()
-            with _in_background(take) as deliver:
-                backend(missing, deliver)
-            # What vanished may have had company; it tries again alone.
-            missing = [replace(job, pack=1) for job in missing if job.run_id not in statuses]
-            if not missing:
-                break
-            for job in missing:
-                record = base_record(job) | {"error_text": causes.get(job.run_id)}
-                store.write_run(results, record, epochs.pop(job.run_id, []))
-                lost = (job.run_id, label(plan.trials[job.run_id]), causes.get(job.run_id, ""))
-                log.warning("lost %s %s %s", *lost)
-        for job in missing:
-            statuses[job.run_id] = "lost"
-            display.finish(job.run_id, base_record(job) | {"error_text": causes.get(job.run_id)})
-    return statuses
+def _kept(plan: Plan, missing: Sequence[Job]) -> dict[str, str]:
+    todo = {job.run_id for job in missing}
+    return {name: status for name, status in plan.statuses.items() if name not in todo}
+
+
+def _tell(line: str) -> None:
+    log.info("%s", line)
+    print(line, flush=True)
+
+
+class _Waves:
+    """The trials that are to run, wave after wave, and what is known of them so far."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        missing: Sequence[Job],
+        display: Display,
+        results: Results,
+        checkpoints: Storage | None,
+    ) -> None:
+        self.plan, self.missing, self.display = plan, list(missing), display
+        self.results, self.checkpoints = results, checkpoints
+        self.statuses = _kept(plan, missing)
+        self.epochs: dict[str, list[dict[str, Any]]] = {}
+        self.weights: dict[str, bytes] = {}
+        self.causes: dict[str, str] = {}
+
+    def run(self, backend: Backend) -> None:
+        """Runs what is missing once; what vanished or ran out of memory is left for another."""
+        self.causes.clear()
+        with on_signals(self.display.stopping) as stop:
+            with _in_background(self._take) as deliver:
+                backend(self.missing, deliver, stop)
+            if stop.asked:
+                raise KeyboardInterrupt
+        # What vanished may have had company; it tries again alone.
+        self.missing = [
+            replace(job, pack=1)
+            for job in self.missing
+            if self.statuses.get(job.run_id, "oom") == "oom"
+        ]
+        for job in self._lost():
+            name, cause = job.run_id, self.causes.get(job.run_id)
+            record = base_record(job) | {"error_text": cause}
+            self._write(record, self.epochs.pop(name, []))
+            log.warning("lost %s %s %s", name, label(self.plan.trials[name]), cause or "")
+
+    def end(self) -> None:
+        """Says of what is still missing that it is lost."""
+        for job in self._lost():
+            self.statuses[job.run_id] = "lost"
+            record = base_record(job) | {"error_text": self.causes.get(job.run_id)}
+            self.display.finish(job.run_id, record)
+        for job in self.missing:
+            if self.statuses[job.run_id] == "oom":
+                self._drop(job.run_id)
+
+    def _lost(self) -> list[Job]:
+        return [job for job in self.missing if job.run_id not in self.statuses]
+
+    def _take(self, message: Message) -> None:
+        name = message["run_id"]
+        if message.get("weights"):
+            self.weights[name] = message["weights"]
+        if "start" in message:
+            self.epochs[name] = []
+            self.display.start(name)
+        if "said" in message:
+            log.info("%s %s %s", name, label(self.plan.trials[name]), message["said"])
+        if "epoch" in message:
+            self.epochs.setdefault(name, []).append(message["epoch"])
+            self.display.epoch(name, message["epoch"]["epoch"])
+        if "vanished" in message and self.statuses.get(name, "oom") == "oom":
+            self.causes.setdefault(name, message["vanished"])  # the first to tell was the nearest
+            self.display.vanish([name])
+        if "record" in message:
+            record = message["record"]
+            epochs, weights = self.epochs.pop(name, []), self.weights.pop(name, None)
+            self._write(record, epochs, weights)
+            self.statuses[name] = record["status"]
+            self.display.finish(name, record)
+            _log_end(self.plan.trials[name], record)
+            if record["status"] != "oom":  # that one may be tried again
+                self._drop(name)
+
+    def _write(
+        self,
+        record: dict[str, Any],
+        epochs: Sequence[dict[str, Any]],
+        weights: bytes | None = None,
+    ) -> None:
+        store.write_run(self.results.folder, record, epochs, weights)
+        self.results.push_run(record["run_id"])
+
+    def _drop(self, name: str) -> None:
+        if self.checkpoints is not None:
+            try:
+                drop(self.checkpoints, name)
+            except OSError as error:
+                log.warning("%s: its checkpoints cannot be deleted: %s", name, error)
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from bench.config import Trial, select
 from bench.corpora import load
 from bench.display import repeated, varying
 from bench.fields import acts, written
+from bench.job import Job
 from bench.plan import Plan
 from bench.plugins import Registry, find, load_class
-from bench.worker import Job
 
 if TYPE_CHECKING:
     import pandas as pd

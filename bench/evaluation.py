@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.corpora import Corpus
 from bench.corpora.windows import evaluation_columns, in_text_order, rows
 from bench.model import LanguageModel, StackState
 from bench.noise import Draws, WindowNoise, stream
@@ -56,24 +59,29 @@ def evaluate(
 
 
 def monte_carlo(
-    model: LanguageModel, ids: NDArray[np.int32], window: int, passes: int, seed: int
+    model: LanguageModel,
+    ids: NDArray[np.int32],
+    window: int,
+    passes: int,
+    seed: int,
+    look: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
     """Returns each token's nll under the mean probability of `passes` stochastic passes.
 
     Gal and Ghahramani 2016, arXiv 1512.05287: the dropout of training, without its other changes
     (no statistics move). A pass is a pure function of (seed, its number); like training, and unlike
-    `evaluate`, it depends on where windows begin when masks are `locked`.
+    `evaluate`, it depends on where windows begin when masks are `locked`. `look` is called before
+    each window, and may raise.
     """
     weight = model.embedding
+
+    def draws(number: int, index: int) -> Draws:
+        look()
+        return WindowNoise(stream(seed, "mc", number), "mc", index, weight.device, weight.dtype)
+
     total: NDArray[np.float64] | None = None
     for number in range(passes):
-        own = stream(seed, "mc", number)
-        nll = evaluate(
-            model,
-            ids,
-            window,
-            noise=lambda index, own=own: WindowNoise(own, "mc", index, weight.device, weight.dtype),  # type: ignore[misc]
-        )
+        nll = evaluate(model, ids, window, noise=partial(draws, number))
         total = -nll if total is None else np.logaddexp(total, -nll)
     if total is None:
         raise ValueError(f"passes must be at least 1, but is {passes}")
@@ -97,3 +105,13 @@ def excess(
         return mean, None
     means = np.array([block.mean() for block in np.array_split(difference, blocks)])
     return mean, float(means.std(ddof=1) / math.sqrt(blocks))
+
+
+def figures(corpus: Corpus, split: str, nll: NDArray[np.float64]) -> dict[str, Any]:
+    """Returns the columns of a split: its nll and, where the source's own is known, the excess."""
+    columns: dict[str, Any] = {f"{split}_nll": float(nll.mean())}
+    if corpus.source_nll is not None:
+        source = corpus.source_nll[split][1:]
+        columns[f"{split}_floor"] = float(source.mean())
+        columns[f"{split}_excess"], columns[f"{split}_excess_se"] = excess(nll, source)
+    return columns

@@ -23,7 +23,9 @@ def grid(
     ] = None,
     reps: Annotated[int | None, typer.Option(help="Repetitions of every trial.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the changed grid.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
+    results: Annotated[
+        str, typer.Option(metavar="DIR|URL", help="Folder of the records, or a bucket's.")
+    ] = "results",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the corpora. [default: $BENCH_DATA or a cache]")
     ] = None,
@@ -47,11 +49,33 @@ def grid(
         float | None,
         typer.Option(help="GPUs a trial takes. [default: 1 on a cluster or where there is one]"),
     ] = None,
+    device_class: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Kind of GPU that a node must have, in Ray's words: H100."
+        ),
+    ] = None,
     pack: Annotated[
         str,
         typer.Option(metavar="auto|N", help="Trials side by side in one process, on one device."),
     ] = "1",
     max_retries: Annotated[int, typer.Option(help="Further tries for lost trials.")] = 3,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="60s|2e|off", help="Seconds or epochs between checkpoints.")
+    ] = "60s",
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Where checkpoints go; every node must see it."),
+    ] = None,
+    trial_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a trial may take.")
+    ] = None,
+    epoch_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that an epoch may take.")
+    ] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="GB of memory that a trial's process may take.")
+    ] = None,
     rerun: Annotated[
         str | None, typer.Option(metavar="failed|all", help="Run recorded trials again.")
     ] = None,
@@ -65,7 +89,8 @@ def grid(
     Run the same command again after an interruption: what is recorded is not run again.
     """
     from bench.config import load_grid, override
-    from bench.launch import Options, launch
+    from bench.launch import launch
+    from bench.options import Options
 
     options = Options(
         results=results,
@@ -83,6 +108,12 @@ def grid(
         keep_weights=keep_weights,
         report=report,
         dry_run=dry_run,
+        device_class=device_class,
+        storage=storage,
+        checkpoint_every=checkpoint_every,
+        trial_timeout=trial_timeout,
+        epoch_timeout=epoch_timeout,
+        memory_limit=memory_limit,
     )
     changed = override(load_grid(preset), sets or (), reps, name)
     return launch(changed, options, "grid", sys.argv[1:])

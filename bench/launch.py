@@ -6,38 +6,18 @@ import importlib.util
 import os
 import shlex
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadInput, one_line
-from bench.pack import MOST
+from bench.options import Options, check, checkpoints_at, how
+from bench.storage import open_storage
 
 if TYPE_CHECKING:
+    from bench.config import Grid
     from bench.driver import Backend
+    from bench.store.mirror import Results
 
 SHELL = "python -m bench."
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line decides beside the trials themselves."""
-
-    results: Path
-    data_dir: Path | None = None
-    plugins: Path | None = None
-    device: str | None = None
-    backend: str = "ray"
-    jobs: int | None = None
-    address: str | None = None
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float | None = None
-    pack: str = "1"
-    max_retries: int = 3
-    rerun: str | None = None
-    keep_weights: str | None = None
-    report: bool = True
-    dry_run: bool = False
 
 
 def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
@@ -45,16 +25,25 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
 
     `grid` is a bench.config.Grid. Raises BadInput before anything is started or written.
     """
-    _check(options)
-    # Heavy imports only here: --help and bad options must answer at once.
-    from bench.config import Grid, expand
+    check(options)
+    # Heavy imports only here and below: --help and bad options must answer at once.
+    from bench.config import Grid
+    from bench.store.mirror import results_folder
+
+    assert isinstance(grid, Grid)
+    dry = options.dry_run
+    with results_folder(options.results, write=not dry, may_be_empty=dry) as results:
+        return _run(grid, options, results, verb, argv)
+
+
+def _run(grid: Grid, options: Options, results: Results, verb: str, argv: list[str]) -> int:
+    from bench.config import expand
     from bench.corpora import default_data_dir
     from bench.driver import drive, exit_code, summary
     from bench.plan import plan
     from bench.plugins import find
     from bench.precision import refusal
 
-    assert isinstance(grid, Grid)
     registry = find(options.plugins)
     data_dir = (options.data_dir or default_data_dir()).resolve()
     expansion = expand(grid, registry, data_dir)
@@ -64,24 +53,23 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         for precision in {trial.precision for trial in expansion.trials}:
             if reason := refusal(precision, device):
                 raise BadInput(f"{grid.name}: {reason}")
+    keep_weights = (options.keep_weights or grid.keep_weights) == "best"
+    checkpoints = checkpoints_at(options, results.folder, address)
     ready = plan(
         grid,
         expansion,
         registry,
-        results=options.results,
+        results=results.folder,
         data_dir=data_dir,
         plugins=options.plugins,
-        device=device,
-        threads=max(1, int(options.cpus_per_trial)),
-        keep_weights=(options.keep_weights or grid.keep_weights) == "best",
-        pack=0 if options.pack == "auto" else int(options.pack),
+        how=how(options, device, keep_weights, checkpoints),
     )
     slots = _slots(options, gpus)
     if options.dry_run:
         from bench.dryrun import show
 
         # How many run at a time on a cluster is not known here.
-        show(ready, options.results, options.rerun, 1 if address else max(slots, 1), device)
+        show(ready, results.folder, options.rerun, 1 if address else max(slots, 1), device)
         return 0
     words = argv[1:] if argv[:1] == [verb] else argv  # `bench grid …` is the same command
     command = f"{SHELL}{verb} {shlex.join(words)}".strip()
@@ -92,7 +80,7 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         flush=True,
     )
     for job in todo:
-        path = options.results / "runs" / f"{job.run_id}.parquet"
+        path = results.folder / "runs" / f"{job.run_id}.parquet"
         if job.run_id not in ready.statuses and path.exists():
             print(f"{path}: no record of its trial, which is run again")
     backend = None
@@ -103,10 +91,11 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         statuses = drive(
             ready,
             backend,
-            results=options.results,
+            results=results,
             command=command,
             rerun=options.rerun,
             max_retries=options.max_retries,
+            checkpoints=None if checkpoints is None else open_storage(checkpoints),
         )
     except KeyboardInterrupt:
         print("\ninterrupted; finished trials are kept. To go on:", file=sys.stderr)
@@ -114,48 +103,22 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
         return 130
     print(summary(statuses, len(ready.trials)))
     if {"failed", "oom", "timeout", "lost"} & set(statuses.values()):
-        print(f"errors: {options.results / 'grids' / f'{grid.name}.log'}")
+        print(f"errors: {results.folder / 'grids' / f'{grid.name}.log'}")
     if options.report:
-        _report(options.results, grid.name)
+        _report(results, grid.name)
     return exit_code(statuses, len(ready.trials))
 
 
-def _report(results: Path, name: str) -> None:
+def _report(results: Results, name: str) -> None:
     # The trials are done and recorded: a report that cannot be drawn must not look like a failure.
     try:
         from bench.report import build
 
-        print(f"report: {build(results, name)}")
+        path = build(results.folder, name)
+        results.push([f"reports/{path.name}"])
+        print(f"report: {path}")
     except (ImportError, BadInput, OSError) as error:
         print(f"report not drawn: {one_line(error)}; later: {SHELL}report {name}")
-
-
-def _check(options: Options) -> None:
-    for name, value, known in (
-        ("--backend", options.backend, ("ray", "local")),
-        ("--device", options.device, (None, "cpu", "cuda")),
-        ("--rerun", options.rerun, (None, "failed", "all")),
-        ("--keep-weights", options.keep_weights, (None, "none", "best")),
-    ):
-        if value not in known:
-            words = " or ".join(k for k in known if k)
-            raise BadInput(f"{name} {value}: must be {words}")
-    if options.jobs is not None and not 0 <= options.jobs <= 1024:
-        raise BadInput(f"--jobs {options.jobs}: must be 0 (in this process) to 1024")
-    if options.backend == "ray" and options.jobs == 0:
-        raise BadInput("--jobs 0: only --backend local runs trials in this process")
-    if options.pack != "auto" and not (options.pack.isdecimal() and 0 < int(options.pack) <= MOST):
-        raise BadInput(f"--pack {one_line(options.pack, 40)}: must be auto or 1 to {MOST}")
-    if not 0 < options.cpus_per_trial <= 1024:
-        raise BadInput(f"--cpus-per-trial {options.cpus_per_trial:g}: must be above 0")
-    if options.gpus_per_trial is not None and not 0 <= options.gpus_per_trial <= 64:
-        raise BadInput(f"--gpus-per-trial {options.gpus_per_trial:g}: must be 0 to 64")
-    if not 0 <= options.max_retries <= 100:
-        raise BadInput(f"--max-retries {options.max_retries}: must be 0 to 100")
-    if options.backend == "local" and (options.gpus_per_trial or 0) > 1:
-        raise BadInput("--gpus-per-trial: --backend local gives a trial one GPU at most")
-    if options.address and options.backend == "local":
-        raise BadInput("--address: only --backend ray joins a cluster")
 
 
 def _address(options: Options) -> str | None:
@@ -217,7 +180,7 @@ def _backend(options: Options, address: str | None, gpus: float, slots: int) -> 
         raise BadInput("--backend ray: ray is not installed; --backend local needs none")
     from bench.backends import ray_cluster, ray_tune
 
-    resources = ray_cluster.Resources(options.cpus_per_trial, gpus, slots)
+    resources = ray_cluster.Resources(options.cpus_per_trial, gpus, slots, options.device_class)
     if address is not None:
         address = ray_cluster.check_address(address)
     return partial(ray_tune.run, resources=resources, address=address)

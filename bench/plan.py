@@ -10,8 +10,8 @@ from typing import Any
 from bench import provenance, store
 from bench.config import Expansion, Grid, Trial, run_id, select, sources_of
 from bench.corpora import check_length, load, text_hash
+from bench.job import How, Job
 from bench.plugins import Registry
-from bench.worker import Job
 
 RERUN = {
     None: frozenset[str](),
@@ -49,10 +49,7 @@ def plan(
     results: Path,
     data_dir: Path,
     plugins: Path | None,
-    device: str,
-    threads: int,
-    keep_weights: bool,
-    pack: int = 1,
+    how: How,
 ) -> Plan:
     """Reads the corpora and names every trial; writes nothing to `results`. Raises BadInput."""
     hashes: dict[str, str] = {}
@@ -89,11 +86,8 @@ def plan(
                 **about[pair],
                 data_dir=folder,
                 plugins=plugin_folder,
-                device=device,
-                threads=threads,
-                keep_weights=keep_weights,
                 git=git,
-                pack=pack,
+                **vars(how),
             )
         )
     statuses = store.statuses(results, trials)

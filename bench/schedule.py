@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -57,12 +58,20 @@ class Average:
         self.steps += 1
         torch._foreach_lerp_(self.values, self.parameters, 1 / self.steps)
 
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchanges means and parameters; the second call puts both back as they were.
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """In this context the parameters are the means, and the means the parameters.
 
         By value: a parameter keeps its memory, which fused kernels hold on to.
         """
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
         kept = [p.detach().clone() for p in self.parameters]
         torch._foreach_copy_(self.parameters, self.values)
         self.values = kept

@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def train(
-    results: Path,
+    results: str,
     data_dir: Path | None,
     plugins: Path | None,
     device: str | None,
@@ -34,7 +34,8 @@ def train(
     """
     import hashlib
 
-    from bench.launch import Options, launch
+    from bench.launch import launch
+    from bench.options import Options
     from bench.plugins import find
 
     given = {name: value for name, value in fields.items() if value is not None}
@@ -74,7 +75,12 @@ def _signature() -> inspect.Signature:
     size = typer.Option(metavar="COUNT", help="In place of nhid: solve it for so many, as in 24M.")
     own |= {
         "num_params": (Annotated[str | None, size], None),
-        "results": (Annotated[Path, typer.Option(help="Folder of the records.")], Path("results")),
+        "results": (
+            Annotated[
+                str, typer.Option(metavar="DIR|URL", help="Folder of the records, or a bucket's.")
+            ],
+            "results",
+        ),
         "data_dir": (
             Annotated[
                 Path | None,

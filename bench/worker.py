@@ -4,97 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
-import functools
 import gc
 import logging
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from bench import provenance
-from bench.config import PROTOCOL, Trial, make_trial, select, sources_of
-from bench.errors import BadInput
+from bench.course import Course, Leave, course
+from bench.job import Job, Message, Report, base_record
 from bench.pack import room, take_turns
-from bench.plugins import Registry, build_regularizers, find, load_class, source_hash
 
 log = logging.getLogger(__name__)
-
-Message = dict[str, Any]
-"""{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None.
-
-A backend adds "vanished": "how" when the process of a trial is gone before its record came.
-"""
-Report = Callable[[Message], None]
-Course = Generator[Message | None, None, tuple[Message, bytes | None]]
-"""A trial under way: a turn a window; in the end its columns and the weights that are kept."""
 
 REUSABLE = frozenset({"ok", "diverged", "stopped"})
 """After any other end a process is given up: what broke it may still be in it."""
 ERROR_CHARS = 20_000
+LEFT = "stopped before its end"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A trial on its way to a worker, with what travels beside it but is no part of it.
-
-    Only plain values, so that it travels as JSON: hyper-parameters are JSON already, as they stand
-    in the record; `data_dir` and `plugins` are absolute paths. `pack`: how many trials may run side
-    by side in one process; 0, as many as fit into the device's memory.
-    """
-
-    run_id: str
-    trial: dict[str, Any]
-    corpus_hash: str
-    sources: dict[str, str]
-    cell_hparams: str
-    regularizer_hparams: str
-    plugin_origin: str
-    data_dir: str
-    plugins: str | None
-    device: str
-    threads: int
-    keep_weights: bool
-    git: dict[str, Any]
-    pack: int = 1
-    protocol: int = PROTOCOL
-
-
-class Mismatch(Exception):
-    """What the worker loaded is not what the driver hashed."""
-
-
-def base_record(job: Job) -> dict[str, Any]:
-    """Returns the columns that are known before a run, with its status `lost`."""
-    trial = Trial(**job.trial)
-    by_kind = {
-        kind: "+".join(h for key, h in sorted(job.sources.items()) if key.startswith(f"{kind}:"))
-        for kind in ("cell", "regularizer")
-    }
-    return {
-        **trial.model_dump(),
-        "run_id": job.run_id,
-        "protocol": job.protocol,
-        "corpus_hash": job.corpus_hash,
-        "cell_source": by_kind["cell"],
-        "regularizer_source": by_kind["regularizer"],
-        "cell_hparams": job.cell_hparams,
-        "regularizer_hparams": job.regularizer_hparams,
-        "plugin_origin": job.plugin_origin,
-        "seed": trial.seed,
-        "status": "lost",
-        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        **job.git,
-    }
-
-
-def run_trials(jobs: Iterable[Job], report: Report, pack: int = 1) -> bool:
+def run_trials(
+    jobs: Iterable[Job],
+    report: Report,
+    pack: int = 1,
+    stopping: Callable[[], bool] = lambda: False,
+) -> bool:
     """Runs the jobs, up to `pack` side by side, and reports their epochs and records.
+
+    Once `stopping` says so, no job is begun and those under way are left at their next window, with
+    a checkpoint where they have a place for it; they get no record.
 
     A job is taken from `jobs` when there is room for it, and none after one has failed: the process
     is to be given up then, as the returned False says, and what was not taken is for another. One
@@ -111,20 +52,24 @@ def run_trials(jobs: Iterable[Job], report: Report, pack: int = 1) -> bool:
     def begin(job: Job) -> Course:
         records[job.run_id] = base_record(job)
         report({"run_id": job.run_id, "start": True})
-        return _course(job, size)
+        return course(job, stopping, lambda: size.decide(job.device))
 
     def fresh() -> Iterator[Job]:
         source = iter(jobs)
-        while reusable and (job := next(source, None)) is not None:
+        while reusable and not stopping() and (job := next(source, None)) is not None:
             yield job
 
     def turns() -> Iterator[tuple[Job, int, Any]]:
         yield from take_turns(fresh(), begin, lambda: size.width, _together, report)
-        while alone:
+        while alone and not stopping():
             yield from take_turns([alone.popleft()], begin, lambda: 1, heard=report)
 
     for job, company, outcome in turns():
         record, weights = records.pop(job.run_id), None
+        if isinstance(outcome, Leave):
+            report({"run_id": job.run_id, "vanished": LEFT})
+            reusable = False
+            continue
         failed = isinstance(outcome, BaseException)
         if failed:
             record |= _failure(outcome)
@@ -140,58 +85,13 @@ def run_trials(jobs: Iterable[Job], report: Report, pack: int = 1) -> bool:
             alone.append(job)
             continue
         with contextlib.suppress(Exception):  # a broken device must not keep the record from us
-            record |= provenance.of_process(job.device)
+            record |= provenance.of_process(job.device) | provenance.of_thread(job.device)
             record |= {"packed": company, "peak_mem_bytes": provenance.peak_memory(job.device)}
         report({"run_id": job.run_id, "record": record, "weights": weights})
         reusable = reusable and record["status"] in REUSABLE and not _spoiled()
         if not works:
             return False
     return reusable
-
-
-def _course(job: Job, size: _Size) -> Course:
-    """Runs a trial, a window a turn; yields a message an epoch, and returns columns and weights."""
-    import torch
-
-    from bench.corpora import check_length, default_data_dir, load
-    from bench.loop import Trainer, prepare_thread
-    from bench.precision import refusal
-
-    provenance.reset_peak_memory(job.device)
-    device = torch.device(job.device)
-    registry = _registry(job)
-    trial = make_trial(job.trial, registry, f"trial {job.run_id}")
-    if job.protocol != PROTOCOL:
-        raise Mismatch(f"protocol: the driver's is {job.protocol}, this worker's {PROTOCOL}")
-    found = sources_of(trial, registry)
-    if found != job.sources:
-        raise Mismatch(f"plugin source: the driver hashed {job.sources}, this worker {found}")
-    if (reason := refusal(trial.precision, device.type)) is not None:
-        raise BadInput(reason)
-    prepare_thread(device, job.threads, trial.precision)
-    cell, regularizers = select(trial, registry)
-    data_dir = Path(job.data_dir)
-    if not data_dir.is_dir():  # another machine than the driver's: look where its own data are
-        data_dir = default_data_dir()
-    corpus = load(trial.corpus, data_dir, job.corpus_hash)
-    check_length(corpus, bptt=trial.bptt, batch_size=trial.batch_size)
-    make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
-    trainer = Trainer(trial, corpus, make_cell, build_regularizers(regularizers), device)
-    # Importing and building the plugins may have changed it.
-    prepare_thread(device, job.threads, trial.precision)
-    for epoch in trainer.turns():
-        if epoch is None:
-            yield None
-            continue
-        size.decide(job.device)  # by now it has trained, evaluated and kept its best weights
-        yield {"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}}
-    columns = trainer.result()
-    weights = None
-    if job.keep_weights and columns["status"] == "ok":
-        from safetensors.torch import save
-
-        weights = save({k: t.contiguous().cpu() for k, t in trainer.best_weights.items()})
-    return columns, weights
 
 
 class _Size:
@@ -238,28 +138,6 @@ def _works(device: str) -> bool:
     except Exception:
         return False
     return True
-
-
-_found: dict[str | None, Registry] = {}
-
-
-def _registry(job: Job) -> Registry:
-    """Returns the plugins, as this process found them before if those of the job are the same now.
-
-    To read them all takes longer than a short trial; the job's own are read again each time.
-    """
-    registry = _found.get(job.plugins, {})
-    for name in job.sources:
-        kind, _, plugin = name.partition(":")
-        before = registry.get(kind, {}).get(plugin)
-        try:
-            same = before is not None and source_hash(before.path) == before.hash
-        except (OSError, SyntaxError):  # find says it in its own words
-            same = False
-        if not same:
-            registry = _found[job.plugins] = find(Path(job.plugins) if job.plugins else None)
-            break
-    return registry
 
 
 def _keep_memory() -> None:

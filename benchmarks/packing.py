@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bench.backends.local import thread_limits
+from bench.backends.pool import thread_limits
 from benchmarks.record import environment, write
 
 EPOCH = 1328

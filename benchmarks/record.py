@@ -20,11 +20,16 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Returns what a figure means nothing without; no host name."""
     of_process = provenance.of_process(device.type)
     return {
-        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}",
+        "command": f"python -m {_module()} {shlex.join(sys.argv[1:])}".strip(),
         "date": datetime.now(UTC).date().isoformat(),
         **{key: of_process[key] for key in ("device", "torch", "cuda", "python")},
         **provenance.git(),
     }
+
+
+def _module() -> str:
+    parts = Path(sys.argv[0]).resolve().with_suffix("").parts
+    return ".".join(["benchmarks", *parts[len(RECORDS.resolve().parent.parts) :]])
 
 
 def write(name: str, title: str, table: str, record: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from bench.config import expand, load_grid
 from bench.corpora import default_data_dir
+from bench.job import How, Job, base_record
 from bench.plan import Plan, plan
 from bench.plugins import find
 from bench.store.compact import RUNS_PER_GROUP
 from bench.store.rows import arrow_schema
-from bench.worker import Job, base_record
 
 _ERROR = "Traceback:\n  …\nValueError: simulated"
 
@@ -31,9 +31,7 @@ def planned(folder: Path) -> Plan:
         results=folder / "results",
         data_dir=data_dir,
         plugins=None,
-        device="cpu",
-        threads=1,
-        keep_weights=False,
+        how=How(device="cpu", threads=1, keep_weights=False),
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bench.config import Trial, make_trial, run_id, select, sources_of
 from bench.corpora import default_data_dir, text_hash
+from bench.job import Job
 from bench.plugins import find
-from bench.worker import Job
 
 
 def job_of(trial: Trial, plugins: Path | None = None) -> Job:

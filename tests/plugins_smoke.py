@@ -56,7 +56,8 @@ def main(names: list[str]) -> int:
         trainer = make_trainer(trial, torch.device("cpu"))
         unigram = math.exp(trainer.corpus.unigram_nll["valid"])
         list(trainer.epochs())
-        ppl = math.inf if trainer.diverged else math.exp(trainer.best_valid)
+        best = trainer.at.best_valid
+        ppl = math.inf if trainer.diverged or best is None else math.exp(best)
         seconds = time.perf_counter() - started
         failed += not ppl < unigram
         verdict = "ok  " if ppl < unigram else "FAIL"

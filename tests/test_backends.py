@@ -12,9 +12,10 @@ from bench import store
 from bench.backends import ray_tune
 from bench.config import expand, load_grid
 from bench.corpora import default_data_dir
+from bench.job import How, Job
 from bench.plan import plan
 from bench.plugins import find
-from bench.worker import Job, run_trials
+from bench.worker import run_trials
 from tests.grids import assert_same, bench, grid_file, results_of, rogue
 
 AXES = '{cell: [lstm, gru], regularizer: ["ar+tar"]}'
@@ -93,13 +94,13 @@ def test_after_a_plugin_that_changed_settings_and_after_one_that_failed(
 
 
 def test_a_process_that_vanishes_costs_its_own_trial(alone: Path, tmp_path: Path) -> None:
-    rogue(tmp_path / "p", "dies", call="if self.calls > 3: os._exit(1)")
+    rogue(tmp_path / "p", "dies", call="if self.calls > 3: os.kill(os.getpid(), 9)")
     grid = grid_file(tmp_path, '{cell: [dies, lstm, gru], regularizer: ["ar+tar"]}')
     argv = ("--backend", "local", "--jobs", 2, "--plugins", tmp_path / "p", "--max-retries", 1)
     assert bench("grid", grid, "--results", tmp_path, *argv) == 1
     runs, _ = store.load_runs(tmp_path)
     lost = runs[runs.cell == "dies"].iloc[0]
-    assert lost.status == "lost" and "exit code 1" in lost.error_text
+    assert lost.status == "lost" and "signal 9 (SIGKILL)" in lost.error_text
     assert_same(alone, tmp_path)
     grid_ids = set(results_of(tmp_path))
     rogue(tmp_path / "p", "dies")  # the author mends it: another source, other run_ids
@@ -110,7 +111,7 @@ def test_a_process_that_vanishes_costs_its_own_trial(alone: Path, tmp_path: Path
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_ray_ships_plugins_and_survives_a_dying_actor(alone: Path, tmp_path: Path) -> None:
-    rogue(tmp_path / "p", "dies", call="if self.calls > 3: os._exit(1)")
+    rogue(tmp_path / "p", "dies", call="if self.calls > 3: os.kill(os.getppid(), 9)")
     rogue(tmp_path / "p", "fails", call="if self.calls > 3: raise ValueError('no more')")
     rogue(tmp_path / "p", "works")
     grid = grid_file(tmp_path, '{cell: [dies, fails, works, lstm], regularizer: ["ar+tar"]}')
@@ -134,9 +135,7 @@ def one_job(folder: Path, cell: str, plugins: Path | None = None) -> Job:
         results=folder,
         data_dir=default_data_dir(),
         plugins=plugins,
-        device="cpu",
-        threads=1,
-        keep_weights=False,
+        how=How(device="cpu", threads=1, keep_weights=False),
     )
     return ready.jobs[0]
 

@@ -12,9 +12,9 @@ import pytest
 
 from bench import driver, store
 from bench.backends import local
-from bench.backends.local import Deliver
+from bench.backends.pool import Deliver
 from bench.driver import _in_background
-from bench.worker import Job, Message, base_record
+from bench.job import Job, Message, base_record
 from tests.conftest import Verb
 from tests.grids import grid_file
 from tests.test_bad_input import refused
@@ -143,7 +143,7 @@ def test_ctrl_c_says_that_trials_are_kept_only_if_they_are(
 ) -> None:
     interrupted, write = threading.Event(), store.write_run
 
-    def run(jobs: list[Job], deliver: Deliver, **_: Any) -> None:
+    def run(jobs: list[Job], deliver: Deliver, *_: Any, **__: Any) -> None:
         record = base_record(jobs[0]) | {"status": "stopped"}
         deliver({"run_id": jobs[0].run_id, "record": record, "weights": None})
         interrupted.set()
@@ -172,7 +172,7 @@ def test_the_log_tells_the_nearest_cause_of_the_last_try(
 ) -> None:
     tries = itertools.count(1)
 
-    def run(jobs: list[Job], deliver: Deliver, **_: Any) -> None:
+    def run(jobs: list[Job], deliver: Deliver, *_: Any, **__: Any) -> None:
         for how in (f"a plugin's traceback, try {next(tries)}", "its process or node vanished"):
             deliver({"run_id": jobs[0].run_id, "vanished": how})
 

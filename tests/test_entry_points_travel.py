@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import store, worker
+from bench import course, store, worker
 from bench.backends import ray_cluster
 from bench.plugins import find, source_hash
 from tests.conftest import Verb
@@ -63,13 +63,13 @@ def test_a_worker_that_lacks_the_package_says_so_in_the_record(
     verb: Verb, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package(site, cells("made_up = mycells.made_up"))
-    inner = worker._course
+    inner = course.course
 
     def without(*args: Any) -> object:
         monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(site)])
         return inner(*args)
 
-    monkeypatch.setattr(worker, "_course", without)
+    monkeypatch.setattr(worker, "course", without)
     grid = grid_file(tmp_path, "{cell: [made_up]}")
     assert verb("grid", grid, "--backend", "local", "--jobs", 0, "--no-report").code == 1
     runs, _ = store.load_runs(tmp_path / "results")

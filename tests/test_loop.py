@@ -107,7 +107,7 @@ def test_lr_is_divided_after_each_epoch_without_a_new_best(
     valid_nlls(monkeypatch, [5.0, 4.0, 4.0, 3.9, 4.5, 4.5])
     one = trainer(epochs=6, lr=8.0, lr_decay=2.0)
     assert [e["lr"] for e in one.epochs()] == [8, 8, 8, 4, 4, 2]
-    assert one.best_epoch == 4
+    assert one.at.best_epoch == 4
     assert one.result()["stop_reason"] == "epochs"
 
 
@@ -240,7 +240,7 @@ def test_windows_cover_the_corpus_once_an_epoch() -> None:
     corpus: Corpus = one.corpus
     per_column = len(corpus.train) // 5 - 1
     assert epoch["step"] == -(-per_column // 10)
-    assert one.trained_tokens == 5 * per_column
+    assert one.at.trained_tokens == 5 * per_column
 
 
 def test_prepare_thread_undoes_what_a_plugin_may_have_done() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.backends import outbox
 from bench.backends.outbox import Outbox
-from bench.worker import Message
+from bench.job import Message
 
 
 @pytest.fixture(autouse=True)

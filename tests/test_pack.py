@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bench.config import Trial
+from bench.job import Job
 from bench.pack import take_turns
-from bench.worker import Job, run_trials
+from bench.worker import run_trials
 from tests.jobs import job_of
 
 SMALL: dict[str, Any] = {

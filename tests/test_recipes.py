@@ -159,7 +159,7 @@ def seen_lengths(**changes: Any) -> list[list[int]]:
 
     one.train_window = noting  # type: ignore[method-assign]
     for _ in one.epochs():
-        assert one.trained_tokens == len(found) * 5 * (len(one.corpus.train) // 5 - 1)
+        assert one.at.trained_tokens == len(found) * 5 * (len(one.corpus.train) // 5 - 1)
         found.append([])
     return found[:2]
 
@@ -266,8 +266,8 @@ def test_averages_are_evaluated_and_kept_while_training_goes_on(
 def test_the_weights_themselves_train_on_as_if_nothing_were_averaged() -> None:
     one, other = (trainer(epochs=5, optimizer="nt-asgd", nonmono=nonmono) for nonmono in (1, 100))
     ours, theirs = list(one.epochs()), list(other.epochs())
-    assert one.averaged_from_epoch is not None and one.averaged_from_epoch < 5
-    assert other.averaged_from_epoch is None
+    assert one.at.averaged_from_epoch is not None and one.at.averaged_from_epoch < 5
+    assert other.at.averaged_from_epoch is None
     assert [e["train_nll"] for e in ours] == [e["train_nll"] for e in theirs]
     assert ours[-1]["valid_nll"] != theirs[-1]["valid_nll"]
     assert all(map(torch.equal, one.parameters, other.parameters))
@@ -296,5 +296,5 @@ def test_buffers_are_not_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
     valid_nlls(monkeypatch, [4.0, 4.1, 4.2, 3.9])
     one = small_trainer(Counting, epochs=4, optimizer="nt-asgd", nonmono=1)
     list(one.epochs())
-    assert one.best_epoch == 4 and one.averaged_from_epoch == 4
+    assert one.at.best_epoch == 4 and one.at.averaged_from_epoch == 4
     assert float(one.best_weights["cells.0.calls"]) == 4 * 30

@@ -57,7 +57,7 @@ def test_replayed_steps_are_the_plain_ones_to_the_bit(changes: dict[str, Any]) -
     replayed = trainer(True, **changes)
     assert outcome(replayed) == outcome(trainer(False, **changes))
     assert isinstance(replayed.engine._train, Replay)
-    share = replayed.engine._train.replays / replayed.step
+    share = replayed.engine._train.replays / replayed.at.step
     assert share > (0.2 if replayed.trial.variable_bptt else 0.9), "hardly anything was replayed"
     assert replayed.engine.path == "captured"
 

@@ -55,7 +55,7 @@ def trainers(run: subprocess.Popen[str]) -> list[psutil.Process]:
     for process in psutil.Process(run.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            if "ray::ResourceTrainable" in line or "spawn_main" in line:
+            if "bench.backends.child" in line:
                 found.append(process)
     return found
 

@@ -83,14 +83,14 @@ def test_the_mean_is_that_of_the_steps_since_it_was_made() -> None:
         torch.testing.assert_close(average.values[n], mean, rtol=0, atol=1e-14)
 
 
-def test_a_swap_is_undone_by_the_next_and_keeps_the_memory() -> None:
+def test_means_are_in_place_for_a_while_and_keep_the_memory() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     average = Average([parameter])
     average.values[0].fill_(2)
     address = parameter.data_ptr()
-    average.swap()
-    assert parameter.tolist() == [2, 2, 2] and parameter.data_ptr() == address
-    average.swap()
+    with pytest.raises(KeyError), average.in_place():
+        assert parameter.tolist() == [2, 2, 2] and parameter.data_ptr() == address
+        raise KeyError
     assert parameter.tolist() == [1, 1, 1] and parameter.data_ptr() == address
     assert average.values[0].tolist() == [2, 2, 2]
 

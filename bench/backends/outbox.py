@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from bench.worker import Message
+from bench.job import Message
 
 PERIOD = 1.0
 """Seconds between parcels, where nothing is urgent."""

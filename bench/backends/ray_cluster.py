@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.backends.local import thread_limits
-from bench.errors import BadInput, one_line
+from bench.backends.pool import thread_limits
+from bench.errors import BadInput, nearest, one_line
+from bench.job import Job
 from bench.plugins import FOLDER, ship, tree
-from bench.worker import Job
+from bench.stop import kept
+from bench.storage import check_answers, open_storage, probe, probe_from_node
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
+_PROBE_SECONDS = 30
+_TYPE = "accelerator_type:"
 _QUIET = {
     "GCS_SERVER_REQUEST_TIMEOUT_SECONDS": str(CONNECT_SECONDS),
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -37,18 +42,30 @@ _QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
 }
-# Tune trains in a thread, and glibc gives a thread a heap of its own that large tensors tear to
-# pieces: processes of 0.6 GB grew to 3.4 GB on Penn Treebank.
-_ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}
+
+
+# A private cluster listens to whoever reaches this machine: it asks for a token that is in no file.
+_CLOSED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a trial takes of a node; `slots` limits a private local cluster (None: all CPUs)."""
+    """What a trial takes of a node; `slots` limits a private local cluster (None: all CPUs).
+
+    `device_class`: the type of accelerator, as Ray names it, that a node must have.
+    """
 
     cpus: float
     gpus: float
     slots: int | None = None
+    device_class: str | None = None
+
+    def of_a_trial(self) -> dict[str, float]:
+        """Returns what Ray is asked for."""
+        asked = {"cpu": self.cpus, "gpu": self.gpus}
+        if self.device_class is not None:
+            asked[f"{_TYPE}{self.device_class}"] = 0.001  # a mark of the node's, not a share of it
+        return asked
 
 
 def check_address(address: str) -> str:
@@ -108,12 +125,14 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
     joined.
     """
     os.environ.update(_QUIET)
-    if address is not None:
+    if address is None:
+        os.environ.update(_CLOSED)  # for good: Ray looks once in the life of a process
+    else:
         address = check_address(address)
     import ray
 
     _quieten()
-    runtime_env: dict[str, Any] = {"env_vars": thread_limits(job.threads) | _QUIET | _ONE_HEAP}
+    runtime_env: dict[str, Any] = {"env_vars": thread_limits(job.threads) | _QUIET}
     options: dict[str, Any] = {
         "logging_level": logging.CRITICAL,
         "log_to_driver": False,
@@ -123,7 +142,7 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
     with shipped(job.plugins) as module:
         # Ray puts the folder that ray.init is called in before all else on its workers' sys.path.
         # There it must find what was sent, not a checkout that happens to be on that machine.
-        with contextlib.chdir(Path(module).parent):
+        with contextlib.chdir(Path(module).parent), kept():  # Ray takes SIGTERM for itself
             if address is None:
                 # Never attach to a cluster that happens to run here: the address is always stated.
                 slots = resources.slots or max(1, int((os.cpu_count() or 1) / resources.cpus))
@@ -132,9 +151,11 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
             else:
                 runtime_env["py_modules"] = [module]  # this machine's have it where we are
                 _join(address, options)
-        if address is not None and resources.gpus and not ray.cluster_resources().get("GPU"):
-            print("no node has a GPU yet: trials wait for one (--device cpu needs none)")
         try:
+            if address is not None:
+                _look_around(resources)
+                if job.checkpoints is not None:
+                    _check_storage(job.checkpoints, resources)
             yield
         finally:
             ray.shutdown()
@@ -147,6 +168,50 @@ def at_a_time(resources: Resources) -> int:
     there = ray.cluster_resources()
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     return min(int(there.get(kind, 0) / share) for kind, share in wanted.items() if share)
+
+
+def _look_around(resources: Resources) -> None:
+    """Says what trials will wait for; BadInput for a device class that no node has."""
+    import ray
+
+    there = ray.cluster_resources()
+    if resources.gpus and not there.get("GPU"):
+        print("no node has a GPU yet: trials wait for one (--device cpu needs none)", flush=True)
+    wanted = resources.device_class
+    known = sorted(name.removeprefix(_TYPE) for name in there if name.startswith(_TYPE))
+    if wanted is not None and wanted not in known:
+        if known:
+            raise BadInput(f"--device-class {wanted}: no node has it. {nearest(wanted, known)}")
+        print(f"no node has a {wanted} yet: trials wait for one", flush=True)
+
+
+def _check_storage(location: str, resources: Resources) -> None:
+    """Raises BadInput unless each node that is there can write what the driver reads."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    storage = open_storage(location)
+    token = probe(storage)
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= resources.cpus:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ask = ray.remote(num_cpus=0, scheduling_strategy=there)(probe_from_node)
+            name = f"{node['NodeManagerHostname']} {node['NodeManagerAddress']}"
+            asked[f"{name} {node['NodeID'][:8]}"] = (location, token, ask)
+    answers = {name: ask.remote(*given, name) for name, (*given, ask) in asked.items()}
+    ray.wait(list(answers.values()), num_returns=len(answers), timeout=_PROBE_SECONDS)
+    check_answers(storage, token, {name: _answer(said) for name, said in answers.items()})
+
+
+def _answer(said: Any) -> str:
+    import ray
+
+    try:
+        answer: str = ray.get(said, timeout=0.1)
+    except ray.exceptions.RayError as error:
+        return f"no answer within {_PROBE_SECONDS} s: {one_line(error, 100)}"
+    return answer
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

@@ -9,17 +9,43 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from ray import tune
 
 from bench.backends.outbox import Outbox
-from bench.worker import ERROR_CHARS, Job, Message, run_trials
+from bench.backends.pool import Pool
+from bench.job import Job
+
+
+class Bell:
+    """An actor that all workers listen to: it rings when trials are to stop."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.rung = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Returns when it rings."""
+        await self.rung.wait()
+
+    async def ring(self) -> None:
+        """Lets all `wait` return, also those to come."""
+        self.rung.set()
 
 
 class Jobs(tune.Trainable):  # type: ignore[misc]
-    """Runs `jobs`, a JSON list, on a thread of its own; each step reports a parcel of messages."""
+    """Runs `jobs`, a JSON list, in a process of their own; each step reports a parcel of messages.
 
-    def setup(self, config: dict[str, Any]) -> None:
-        self.parcel: list[Message] = []
+    A trial that breaks its process does not break this one, which Tune uses for the next list.
+    """
+
+    def setup(self, config: dict[str, Any], bell: Any = None) -> None:
+        self.parcel: list[Any] = []
+        self.pool = Pool(1)
+        self.stopping = threading.Event()
+        if bell is not None:
+            threading.Thread(target=self._listen, args=(bell,), daemon=True).start()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -27,43 +53,35 @@ class Jobs(tune.Trainable):  # type: ignore[misc]
         jobs = [Job(**job | {"plugins": None}) for job in json.loads(new_config["jobs"])]
         self.config: dict[str, Any] = {}  # Tune would send it back with each report
         self.outbox = Outbox()
-        self.reusable = self.ended = False
         self.thread = threading.Thread(target=self._run, args=(jobs,), daemon=True)
         self.thread.start()
         return True
 
     def step(self) -> dict[str, Any]:
         self.parcel.clear()  # Tune keeps the last report, and weights may be in it
-        if self.ended:
-            # The records are sent. An error makes Tune give this process up instead of reusing it.
-            raise RuntimeError("this process is given up")
-        self.parcel, self.ended = self.outbox.take()
-        if self.ended:
+        self.parcel, ended = self.outbox.take()
+        if ended:
             self.thread.join()
-        return {"parcel": self.parcel, "done": self.ended and self.reusable}
+        return {"parcel": self.parcel, "done": ended}
+
+    def cleanup(self) -> None:
+        self.pool.close()
 
     def _run(self, jobs: list[Job]) -> None:
-        under_way: dict[str, None] = {}
-
-        def report(message: Message) -> None:
-            if "start" in message:
-                under_way[message["run_id"]] = None
-            if "record" in message:
-                under_way.pop(message["run_id"], None)
-            self.outbox.put(message)
-
-        how = "the device stopped working under several trials"
         try:
-            self.reusable = run_trials(jobs, report, jobs[0].pack)
-        except BaseException:  # a KeyboardInterrupt that a plugin raised ends those beside it too
-            text = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
-            how = text[-ERROR_CHARS:]
-            if not under_way:
-                under_way[jobs[0].run_id] = None  # none has begun: one must tell why
+            self.pool.run(jobs, self.outbox.put, self.stopping.is_set)
+        except BaseException:  # nothing of a trial comes here: the machine is at its end
+            for job in jobs:
+                self.outbox.put({"run_id": job.run_id, "vanished": traceback.format_exc()})
+            raise
         finally:
-            for run_id in under_way:
-                self.outbox.put({"run_id": run_id, "vanished": how})
             self.outbox.end()
+
+    def _listen(self, bell: Any) -> None:
+        try:
+            ray.get(bell.wait.remote())
+        finally:  # also when the driver is gone, and the bell with it
+            self.stopping.set()
 
 
 def packed(jobs: Sequence[Job]) -> str:

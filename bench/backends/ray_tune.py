@@ -7,16 +7,20 @@ own folder is temporary and read by nobody.
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from bench.backends.local import Deliver
+from bench.backends.child import GRACE
+from bench.backends.pool import Deliver, Stopping
 from bench.backends.ray_cluster import Resources, at_a_time, cluster, temporary
 from bench.errors import BadInput, one_line
+from bench.job import Job, Message
 from bench.pack import MOST
-from bench.worker import Job, Message
 
+_ON_ITS_WAY = 0.5
+"""Seconds that the last word of a trial takes to the driver."""
 WAVE, ROUNDS = 1000, 50
 """Trials that Tune is given at a time: it keeps what it knows of each until all have ended.
 
@@ -28,6 +32,7 @@ each of them has some `ROUNDS` trials of it.
 def run(
     jobs: Sequence[Job],
     deliver: Deliver,
+    stopping: Stopping = lambda: False,
     *,
     resources: Resources,
     address: str | None,
@@ -35,16 +40,19 @@ def run(
     """Runs the jobs and delivers their messages.
 
     `address` None starts a private cluster on this machine, anything else is joined. A job whose
-    actor or node vanished delivers no record. Raises BadInput when no cluster can be joined.
+    actor or node vanished delivers no record. Once `stopping` says so, trials write where they
+    stand and the rest is not begun. Raises BadInput when no cluster can be joined.
     """
     waiting = list(jobs)
     with cluster(address, resources, jobs[0]):
-        while waiting:
+        while waiting and not stopping():
             devices = at_a_time(resources)  # of a cluster that grows, more from wave to wave
             wave = waiting[: max(WAVE, ROUNDS * devices)]
             with temporary() as storage:
-                started = _fit(_together(wave, devices), deliver, resources, storage)
-            # What a process did not begin, given up after a failure, is for another.
+                relay = _relay(deliver, stopping)
+                _fit(_together(wave, devices), relay, resources, storage)
+                started = relay.started
+            # What was not begun, for its node vanished first, is for another.
             left = [job for job in wave if job.run_id not in started]
             if len(left) == len(wave):
                 return
@@ -65,17 +73,15 @@ def _together(jobs: Sequence[Job], devices: int) -> list[Sequence[Job]]:
     return [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
 
-def _fit(
-    lists: Sequence[Sequence[Job]], deliver: Deliver, resources: Resources, storage: str
-) -> set[str]:
-    """Runs lists of jobs, each in one process; returns the run_ids of those that were begun."""
+def _fit(lists: Sequence[Sequence[Job]], relay: Any, resources: Resources, storage: str) -> None:
+    """Runs lists of jobs, each in one process, until all have ended or are to stop."""
     from ray import tune
 
     from bench.backends.ray_trial import Jobs, packed
 
-    relay = _relay(deliver)
+    listening = tune.with_parameters(Jobs, bell=relay.bell)
     tuner = tune.Tuner(
-        tune.with_resources(Jobs, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(listening, resources.of_a_trial()),
         param_space={"jobs": tune.grid_search([packed(jobs) for jobs in lists])},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
@@ -95,6 +101,8 @@ def _fit(
         tuner.fit()
     except Exception as error:
         # Tune wraps what our callback raised (a full disk, say) into an error of its own.
+        if relay.stopped:
+            return
         if relay.error is not None:
             raise relay.error from None
         raise BadInput(
@@ -102,8 +110,6 @@ def _fit(
             "command goes on",
             detail=traceback.format_exc(),
         ) from None
-    started: set[str] = relay.started
-    return started
 
 
 def _name(trial: Any) -> str:
@@ -112,21 +118,38 @@ def _name(trial: Any) -> str:
     return run_ids(trial)[0]
 
 
-def _relay(deliver: Deliver) -> Any:
+class _Stopped(Exception):
+    """Ends Tune's loop: all trials under way have stopped, or had their time to."""
+
+
+def _relay(deliver: Deliver, stopping: Stopping) -> Any:
+    import ray
     from ray import tune
 
-    from bench.backends.ray_trial import run_ids
+    from bench.backends.ray_trial import Bell, run_ids
 
     class Relay(tune.Callback):  # type: ignore[misc]
-        """Hands each message to the driver, in its own process."""
+        """Hands each message to the driver, in its own process, and says when to stop."""
 
-        def __init__(self, deliver: Deliver) -> None:
-            self.deliver = deliver
+        def __init__(self, deliver: Deliver, stopping: Stopping) -> None:
+            self.deliver, self.stopping = deliver, stopping
+            self.bell = ray.remote(num_cpus=0)(Bell).remote()
             self.error: BaseException | None = None
             self.started: set[str] = set()
+            self.under_way: set[str] = set()
+            self.end: float | None = None
+            self.stopped = False
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune saves its callbacks; ours holds open files, and nobody restores it
+
+        def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
+            if self.end is None and self.stopping():
+                self.end = time.monotonic() + GRACE + _ON_ITS_WAY
+                self.bell.ring.remote()
+            if self.end is not None and (not self.under_way or time.monotonic() > self.end):
+                self.stopped = True
+                raise _Stopped
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
@@ -149,9 +172,13 @@ def _relay(deliver: Deliver) -> Any:
                 for message in messages:
                     if "start" in message:
                         self.started.add(message["run_id"])
+                        self.under_way.add(message["run_id"])
+                    if "record" in message or "vanished" in message:
+                        self.under_way.discard(message["run_id"])
                     self.deliver(message)
             except BaseException as error:
                 self.error = error
                 raise
 
-    return Relay(deliver)
+    # Given, not closed over: Tune pickles the class with all that its methods see.
+    return Relay(deliver, stopping)

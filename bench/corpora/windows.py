@@ -45,14 +45,16 @@ def columns(ids: NDArray[Any], batch_size: int) -> Tensor:
     return flat.view(batch_size, length).t()
 
 
-def windows(cols: Tensor, bptt: int | Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
+def windows(
+    cols: Tensor, bptt: int | Iterable[int], start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (tokens, targets), int64 [T,B], down the columns; T = bptt, the last may be shorter.
 
     Each token after the first of its column is a target exactly once. `bptt` may be the lengths of
-    the windows one after the other, each at least 1 and enough of them.
+    the windows one after the other, each at least 1 and enough of them. `start`: the row at which
+    the first window begins.
     """
     lengths = itertools.repeat(bptt) if isinstance(bptt, int) else iter(bptt)
-    start = 0
     while start < len(cols) - 1:
         end = min(start + next(lengths), len(cols) - 1)
         both = rows(cols, start, end + 1)

@@ -1,0 +1,197 @@
+"""A process that runs trials, and the two ends of talking to it.
+
+A trial has a process of its own, on every backend: what it crashes, hangs or fills is that process.
+The parent learns how it ended, and what Python's faulthandler wrote as it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench.errors import one_line
+from bench.job import Job
+
+GRACE = 8.0
+"""Seconds that a process has to write its checkpoints when it is told to end."""
+_SAID = 8000
+"""Characters of what a process wrote at its end that are kept."""
+
+
+@dataclass
+class UnderWay:
+    """A trial that was handed to a process, and when it and its last epoch began (monotonic)."""
+
+    job: Job
+    began: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Child:
+    """The parent's end: a process that asks for a job whenever it has room for one."""
+
+    def __init__(self, slot: int, environment: dict[str, str], pack: int) -> None:
+        self.slot = slot
+        self.asked = self.waits = self.told = False
+        self.under_way: dict[str, UnderWay] = {}
+        self.connection, theirs = Pipe()
+        lifeline, self._lifeline = os.pipe()
+        descriptor, name = tempfile.mkstemp(prefix="bench-", suffix=".stderr")
+        self.stderr = Path(name)
+        numbers = f"{theirs.fileno()}, {lifeline}, {pack}"
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"from bench.backends.child import serve; serve({numbers})"],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # what a plugin prints would tear the driver's display
+                stderr=descriptor,
+                pass_fds=(theirs.fileno(), lifeline),
+                start_new_session=True,  # Ctrl-C is the driver's to interpret
+            )
+        finally:
+            theirs.close()
+            os.close(lifeline)
+            os.close(descriptor)
+
+    def give(self, job: Job | None) -> None:
+        """Answers a request for a job; None: there is none for one more beside those it runs."""
+        self.waits = False
+        if job is not None:
+            self.under_way[job.run_id] = UnderWay(job)
+        with contextlib.suppress(OSError):  # it vanished: the next word from it will be its end
+            self.connection.send(job)
+
+    def stop(self) -> None:
+        """Tells the process to write its checkpoints and end."""
+        if not self.told:
+            self.told = True
+            self.process.terminate()
+
+    def where(self) -> str:
+        """Returns where the process stands, thread by thread; it may hang in native code."""
+        before = self.stderr.stat().st_size
+        self.process.send_signal(signal.SIGUSR1)
+        end = time.monotonic() + 2
+        size = before
+        while time.monotonic() < end:  # it is written within milliseconds, in several pieces
+            time.sleep(0.05)
+            if size == (size := self.stderr.stat().st_size) != before:
+                break
+        return self.said(before)
+
+    def said(self, start: int = 0) -> str:
+        """Returns the last that the process wrote to its standard error."""
+        with self.stderr.open("rb") as file:
+            file.seek(max(start, self.stderr.stat().st_size - _SAID))
+            return file.read().decode(errors="backslashreplace").strip()
+
+    def end(self) -> tuple[int | None, str]:
+        """Returns the exit code of a process that has closed its connection, and how it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.poll()
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                how = f"signal {-code} ({signal.Signals(-code).name})"
+                return code, f"{self.said()}\nits process ended with {how}".strip()
+        return code, f"{self.said()}\nits process ended with exit code {code}".strip()
+
+    def close(self) -> None:
+        """Ends the process, however it stands."""
+        self.connection.close()
+        os.close(self._lifeline)
+        with contextlib.suppress(OSError):
+            self.process.kill()
+        self.process.wait()
+        self.stderr.unlink(missing_ok=True)
+
+
+class _Stop:
+    """Whether this process was told to end; told while it waits for a job, it does so at once."""
+
+    asked = idle = False
+
+    def by_signal(self, *_: object) -> None:
+        self.asked = True
+        if self.idle:
+            raise SystemExit
+
+
+def serve(connection_fd: int, lifeline: int, pack: int) -> None:
+    """The child's end: runs jobs until it is told to end, or its parent is gone."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    os._exit = _exit_aloud(os._exit)  # type: ignore[assignment]
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop.by_signal)
+    threading.Thread(target=_end_with_parent, args=(lifeline, stop), daemon=True).start()
+    connection: Connection[Any, Any] = Connection(connection_fd)
+
+    def say(kind: str, message: object = None) -> None:
+        try:
+            connection.send((kind, message))
+        except OSError:  # nobody hears it; what can be kept is kept as a checkpoint
+            stop.asked = True
+
+    def jobs() -> Iterator[Job]:
+        while not stop.asked:
+            say("room")
+            stop.idle = True
+            job = None if stop.asked else connection.recv()
+            stop.idle = False
+            if job is None:
+                return
+            yield job
+
+    with contextlib.suppress(EOFError, ConnectionError):
+        from bench.worker import run_trials  # with torch, which the parent does not need
+
+        while not stop.asked:
+            if not run_trials(jobs(), lambda said: say("message", said), pack, lambda: stop.asked):
+                break
+        say("end")
+
+
+def _exit_aloud(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
+    """Returns `os._exit` that says where it is called: nothing else would tell of it."""
+
+    def exit(status: int) -> NoReturn:
+        traceback.print_stack()
+        leave(status)
+
+    return exit
+
+
+def _end_with_parent(lifeline: int, stop: _Stop) -> None:
+    os.read(lifeline, 1)  # returns when the parent is gone, whatever ended it
+    stop.asked = True
+    if not stop.idle:
+        time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)  # a killed driver must not leave a trial running unseen
+
+
+def died(code: int | None) -> bool:
+    """Whether a process broke by what ran in it; else something outside ended it."""
+    outside = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    return code is not None and -code not in outside
+
+
+def summary(text: str) -> str:
+    """Returns the last line of what a process wrote, for where there is room for one."""
+    return one_line((text.splitlines() or [""])[-1], 200)

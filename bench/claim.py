@@ -1,0 +1,90 @@
+"""Who runs what in a results folder: two drivers never run one trial at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bench.store import StoreError, write_atomically
+
+_LOOK = 0.5
+"""Seconds between looks at whether the other driver has ended."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def claim(results: Path, run_ids: list[str], tell: Callable[[str], None]) -> Iterator[bool]:
+    """Waits until no other driver of the folder runs one of these trials, and then claims them.
+
+    Yields whether it waited: then some of them may have records now. A claim is a lock that the
+    system lets go when its process is gone, however it went. Where the file system knows no locks,
+    `tell` is told, once, and the claim is only a hope. Raises StoreError when the folder cannot be
+    written.
+    """
+    folder = results / "claims"
+    wanted, waited = set(run_ids), False
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        own = FileLock(folder / f"{name}.lock", timeout=0)
+        while True:
+            with FileLock(folder / "claims.lock"):  # held only to look and to write
+                holder = _holder(folder, wanted, name)
+                if holder is None:
+                    own.acquire()
+                    content = {"run_ids": run_ids, "host": socket.gethostname(), "pid": os.getpid()}
+                    write_atomically(folder / f"{name}.json", json.dumps(content).encode())
+                    break
+            if not waited:
+                waited = True
+                tell(
+                    f"{results}: trials of this grid are run by process {holder['pid']} on "
+                    f"{holder['host']} now; waiting for its end"
+                )
+            time.sleep(_LOOK)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            tell(f"{results}: no locks there; see to it that no other driver runs these trials")
+            yield waited
+            return
+        raise StoreError(
+            f"--results {results}: cannot be written: {error.strerror or error}; "
+            "choose another folder or make room"
+        ) from None
+    try:
+        yield waited
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / f"{name}.json").unlink(missing_ok=True)
+            own.release()
+            (folder / f"{name}.lock").unlink(missing_ok=True)
+
+
+def _holder(folder: Path, wanted: set[str], own: str) -> dict[str, Any] | None:
+    """Returns the claim of a living driver on one of these trials; removes those of dead ones."""
+    for path in sorted(folder.glob("*.json")):
+        if path.stem == own:
+            continue
+        lock = path.with_suffix(".lock")
+        try:
+            with FileLock(lock, timeout=0):
+                path.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+            continue  # nobody held it
+        except Timeout:
+            pass
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            claimed: dict[str, Any] = json.loads(path.read_bytes())
+            if not wanted.isdisjoint(claimed["run_ids"]):
+                return claimed | {"pid": claimed["pid"], "host": claimed["host"]}
+    return None

@@ -1,0 +1,184 @@
+"""One trial under way: from its job to the columns of its record, a window a turn."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import provenance
+from bench.checkpoint import Keeper, Rhythm
+from bench.config import PROTOCOL, make_trial, select, sources_of
+from bench.corpora import check_length, default_data_dir, load
+from bench.errors import BadInput, one_line
+from bench.job import Job, Message
+from bench.loop import Trainer, prepare_thread
+from bench.plugins import Registry, build_regularizers, find, load_class, source_hash
+from bench.precision import refusal
+from bench.snapshot import Misfit, put_back, take
+from bench.storage import open_storage
+
+Course = Generator[Message | None, None, tuple[Message, bytes | None]]
+"""A turn a window, and a message an epoch; in the end columns and the weights that are kept."""
+_ENVIRONMENT = ("device", "torch", "cuda", "cudnn")
+
+
+class Mismatch(Exception):
+    """What the worker loaded is not what the driver hashed."""
+
+
+class Leave(Exception):
+    """The process is to end; where the trial stands is written, where it can be."""
+
+
+def course(
+    job: Job,
+    stopping: Callable[[], bool] = lambda: False,
+    settled: Callable[[], None] = lambda: None,
+) -> Course:
+    """Runs a trial, from its last checkpoint if there is one that fits.
+
+    Raises Leave, at the next window of training or evaluation, once `stopping` says so. `settled`
+    is called after each epoch: by then the trial has taken all the memory it needs.
+    """
+    provenance.reset_peak_memory(job.device)
+    trainer = build(job)
+    keeping = None if job.checkpoints is None else _Keeping(job, trainer)
+
+    def look() -> None:
+        if stopping():
+            raise Leave
+
+    trainer.look = look
+    yield {"run_id": job.run_id, "about": provenance.of_process(job.device)}
+    if keeping is not None:
+        yield from keeping.resume()
+    try:
+        for epoch in trainer.turns():
+            if epoch is None:
+                yield None
+            else:
+                settled()
+                yield {"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}}
+            look()
+            if keeping is not None and (said := keeping.after_turn(epoch)):
+                yield {"run_id": job.run_id, "said": said}
+        columns = trainer.result()
+    except Leave:
+        if keeping is not None and (said := keeping.write()):
+            yield {"run_id": job.run_id, "said": said}
+        raise
+    weights = None
+    if job.keep_weights and columns["status"] == "ok":
+        from safetensors.torch import save
+
+        weights = save({k: t.contiguous().cpu() for k, t in trainer.best_weights.items()})
+    return columns, weights
+
+
+class _Keeping:
+    """The checkpoints of a trial under way. One that cannot be written costs nothing else."""
+
+    def __init__(self, job: Job, trainer: Trainer) -> None:
+        assert job.checkpoints is not None
+        of_process = provenance.of_process(job.device)
+        about = {name: of_process[name] for name in _ENVIRONMENT} | {"threads": job.threads}
+        self.keeper = Keeper(open_storage(job.checkpoints), job.run_id, about)
+        self.rhythm = Rhythm(job.checkpoint_every)
+        self.job, self.trainer = job, trainer
+        self.epochs: list[dict[str, Any]] = []
+        self.silent = False
+
+    def resume(self) -> Iterator[Message]:
+        """Puts the trainer back where the last whole checkpoint was taken; yields what it tells."""
+        try:
+            found = self.keeper.load()
+            if found is None:
+                return
+            tensors, numbers, epochs = found
+            put_back(self.trainer, (tensors, numbers))
+        except (OSError, Misfit) as error:
+            yield self._remark(f"begins anew: {one_line(error, 200)}")
+            return
+        self.epochs = epochs
+        at = self.trainer.at
+        yield self._remark(f"goes on after epoch {at.epochs_done}, step {at.step}")
+        for epoch in epochs:
+            yield {"run_id": self.job.run_id, "epoch": {"run_id": self.job.run_id, **epoch}}
+
+    def after_turn(self, epoch: dict[str, Any] | None) -> str | None:
+        """Writes a checkpoint if one is due; returns why it could not."""
+        if epoch is not None:
+            self.epochs.append(epoch)
+        done = None if epoch is None else self.trainer.at.epochs_done
+        return self.write() if self.rhythm.due(done) else None
+
+    def write(self) -> str | None:
+        """Writes a checkpoint; returns why it could not, the first time."""
+        if self.trainer.diverged:  # it is at its end
+            return None
+        with self.trainer.pause():
+            before = time.monotonic()
+            try:
+                self.keeper.save(*take(self.trainer), self.epochs)
+            except OSError as error:
+                first, self.silent = not self.silent, True
+                return f"no checkpoint: {one_line(error, 200)}" if first else None
+            finally:
+                self.rhythm.written(time.monotonic() - before)
+        return None
+
+    def _remark(self, text: str) -> Message:
+        return {"run_id": self.job.run_id, "said": text}
+
+
+def build(job: Job) -> Trainer:
+    """Builds what a job asks for; raises where it is not what the driver hashed."""
+    device = torch.device(job.device)
+    registry = _registry(job)
+    trial = make_trial(job.trial, registry, f"trial {job.run_id}")
+    if job.protocol != PROTOCOL:
+        raise Mismatch(f"protocol: the driver's is {job.protocol}, this worker's {PROTOCOL}")
+    found = sources_of(trial, registry)
+    if found != job.sources:
+        raise Mismatch(f"plugin source: the driver hashed {job.sources}, this worker {found}")
+    if (reason := refusal(trial.precision, device.type)) is not None:
+        raise BadInput(reason)
+    prepare_thread(device, job.threads, trial.precision)
+    cell, regularizers = select(trial, registry)
+    data_dir = Path(job.data_dir)
+    if not data_dir.is_dir():  # another machine than the driver's: look where its own data are
+        data_dir = default_data_dir()
+    corpus = load(trial.corpus, data_dir, job.corpus_hash)
+    check_length(corpus, bptt=trial.bptt, batch_size=trial.batch_size)
+    make_cell = functools.partial(load_class(cell.plugin), **cell.hparams)
+    trainer = Trainer(trial, corpus, make_cell, build_regularizers(regularizers), device)
+    # Importing and building the plugins may have changed it.
+    prepare_thread(device, job.threads, trial.precision)
+    return trainer
+
+
+_found: dict[str | None, Registry] = {}
+
+
+def _registry(job: Job) -> Registry:
+    """Returns the plugins, as this process found them before if those of the job are the same now.
+
+    To read them all takes longer than a short trial; the job's own are read again each time.
+    """
+    registry = _found.get(job.plugins, {})
+    for name in job.sources:
+        kind, _, plugin = name.partition(":")
+        before = registry.get(kind, {}).get(plugin)
+        try:
+            same = before is not None and source_hash(before.path) == before.hash
+        except (OSError, SyntaxError):  # find says it in its own words
+            same = False
+        if not same:
+            registry = _found[job.plugins] = find(Path(job.plugins) if job.plugins else None)
+            break
+    return registry

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM while trials run: the first asks them to stop, a second ends all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Says, when called, whether somebody asked to stop."""
+
+    asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+@contextlib.contextmanager
+def on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
+    """In this context a first signal sets what is yielded; a second raises KeyboardInterrupt.
+
+    `tell` is called on the first, from the signal handler. On another thread than the main one
+    there are no signals: then nothing is ever asked.
+    """
+    stop = Stop()
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        tell()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, heard) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """In this context others may set handlers of their own; at its end ours are back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,183 @@
+"""Exact resume: a trial that goes on elsewhere ends as if nothing had happened, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import snapshot
+from bench.course import Leave, build, course
+from bench.job import Job, Message
+from bench.snapshot import Misfit, put_back, take
+from benchmarks.drills import resume
+from benchmarks.drills.resume import BOTH, FURTHER, End, same, undisturbed
+
+
+def job(**fields: Any) -> Job:
+    return resume.jobs([{"cell": "lstm", "regularizer": BOTH} | fields])[0]
+
+
+def trials() -> list[dict[str, Any]]:
+    return resume.every()
+
+
+@pytest.mark.parametrize("trial", trials(), ids=lambda trial: "-".join(map(str, trial.values())))
+def test_resumed_at_two_random_windows(trial: dict[str, Any], tmp_path: Path) -> None:
+    """The drill, `python -m benchmarks.drills.resume`, takes twenty."""
+    ((_, count, wrong),) = resume.by_dropping([trial], 2, seed=len(str(trial)))
+    assert (count, wrong) == (2, 0)
+
+
+@pytest.mark.slow
+def test_the_drill_notices_whatever_is_forgotten() -> None:
+    assert [name for name, noticed in resume.controls(1) if not noticed] == []
+
+
+def finish(job: Job) -> End:
+    trainer = build(job)
+    return resume.ended(trainer, [epoch for epoch in trainer.turns() if epoch is not None])
+
+
+@pytest.mark.parametrize("windows", [1, 3, 13, 16, 19, 24, 100_000])
+def test_left_in_the_middle_of_an_evaluation(windows: int, tmp_path: Path) -> None:
+    """Whose windows are no turns: the pass that was trained is not lost, and validated anew."""
+    one = job(**FURTHER[0] | {"eval_mc": 2})
+    end, _ = undisturbed(one)
+    trainer, looks, epochs = build(one), 0, list[dict[str, Any]]()
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks > windows:
+            raise Leave
+
+    trainer.look = look
+    try:
+        for epoch in trainer.turns():  # one by one: those of before it is left count
+            epochs += [epoch] if epoch is not None else []
+        trainer.result()
+        assert windows == 100_000
+    except Leave:
+        pass
+    state = take(trainer)
+    again = build(one)
+    put_back(again, state)
+    epochs += [epoch for epoch in again.turns() if epoch is not None]
+    assert same(end, resume.ended(again, epochs))
+
+
+def run(one: Job, stop_after: int | None = None) -> tuple[list[Message], bool]:
+    """Runs a job's course, told to stop after so many turns; returns what it said, and if left."""
+    said: list[Message] = []
+    turns = 0
+    going = course(one, lambda: stop_after is not None and turns >= stop_after)
+    try:
+        while True:
+            message = next(going)
+            turns += 1
+            if message is not None:
+                said.append(message)
+    except StopIteration as end:
+        said.append({"columns": end.value[0]})
+        return said, False
+    except Leave:
+        return said, True
+
+
+def epochs_of(said: list[Message]) -> list[dict[str, Any]]:
+    clocks = ("seconds", "tokens_per_s")
+    return [{k: v for k, v in m["epoch"].items() if k not in clocks} for m in said if "epoch" in m]
+
+
+def test_a_course_that_is_told_to_stop_goes_on_from_there(tmp_path: Path) -> None:
+    where = {"checkpoints": str(tmp_path), "checkpoint_every": "3600s"}
+    (calm,) = resume.jobs([{"cell": "lstm"}])
+    (one,) = resume.jobs([{"cell": "lstm"}], **where)
+    whole, left = run(calm)
+    assert not left
+    said, left = run(one, stop_after=45)
+    assert left and len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert len(epochs_of(said)) == 1
+    said, left = run(one, stop_after=30)
+    assert left and len(epochs_of(said)) == 2, "with those of before"
+    said, left = run(one)
+    assert not left
+    assert epochs_of(said) == epochs_of(whole)
+    assert said[-1]["columns"]["test_nll"] == whole[-1]["columns"]["test_nll"]
+    assert [m["columns"]["resumed"] for m in (whole[-1], said[-1])] == [0, 2]
+    assert any("goes on after epoch 2" in m.get("said", "") for m in said)
+
+
+def test_a_full_disk_costs_the_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: object) -> None:
+        raise OSError("no room")
+
+    (one,) = resume.jobs([{"cell": "lstm"}], checkpoints=str(tmp_path), checkpoint_every="0s")
+    monkeypatch.setattr("bench.checkpoint.SHARE", 1e9)
+    monkeypatch.setattr("bench.checkpoint.Keeper.save", put)
+    said, left = run(one)
+    assert not left and said[-1]["columns"]["status"] == "ok"
+    assert [m["said"] for m in said if "said" in m] == ["no checkpoint: no room"], "said once"
+
+
+def test_checkpoints_that_cannot_be_read_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = resume.jobs([{"cell": "lstm"}], checkpoints=str(tmp_path))
+    assert run(one, stop_after=45)[1]
+
+    def get(*_: object) -> bytes:
+        raise OSError("the server is gone")
+
+    monkeypatch.setattr("bench.checkpoint.Keeper.load", get)
+    said, left = run(one)
+    assert not left and len(epochs_of(said)) == 3
+    assert any("begins anew: the server is gone" in m.get("said", "") for m in said)
+
+
+@pytest.mark.parametrize("other", [{"cell": "gru"}, {"nhid": 13}, {"precision": "fp64"}])
+def test_a_snapshot_of_another_trial_changes_nothing(other: dict[str, Any]) -> None:
+    stranger = build(job(**other))
+    next(iter(stranger.turns()))
+    trainer = build(job())
+    before = [p.clone() for p in trainer.parameters]
+    with pytest.raises(Misfit):
+        put_back(trainer, take(stranger))
+    assert all(map(torch.equal, before, trainer.parameters)) and trainer.at.step == 0
+
+
+def test_numbers_of_another_version_are_a_misfit() -> None:
+    trainer = build(job())
+    tensors, numbers = take(trainer)
+    others: list[Any] = [{}, numbers["at"] | {"more": 1}, None]
+    for at in others:
+        with pytest.raises(Misfit):
+            put_back(build(job()), (tensors, numbers | {"at": at}))
+
+
+def test_a_trial_that_diverged_is_at_its_end() -> None:
+    trainer = build(job())
+    trainer.diverged = True
+    with pytest.raises(ValueError, match="at its end"):
+        snapshot.take(trainer)
+
+
+def test_the_clock_leaves_out_what_is_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.001
+        return now[0]
+
+    monkeypatch.setattr("bench.loop.time.perf_counter", clock)
+    trainer = build(job(epochs=1))
+    for turn, _ in enumerate(trainer.turns()):
+        if turn % 5 == 0:
+            with trainer.pause():
+                now[0] += 1000
+    assert trainer.at.train_seconds < 10
