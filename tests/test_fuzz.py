@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bench.__main__ import VERBS, main
@@ -22,21 +22,11 @@ from bench.config.yaml12 import parse
 from bench.errors import BadInput
 from bench.plugins import find
 from bench.store import prepare
+from tests.fuzzing import often
 from tests.grids import TINY
 
 REGISTRY = find()
 CORPUS = "synthetic:train=1500:valid=300:test=300"
-
-
-def often(examples: int) -> Any:
-    """Settings: alike on every run of CI, other examples each time elsewhere."""
-    return settings(
-        max_examples=examples * int(os.environ.get("FUZZ", "1")),  # FUZZ=20 looks longer
-        deadline=None,
-        derandomize="CI" in os.environ,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
 
 
 WORDS = [

@@ -35,11 +35,19 @@ for _tag, _pattern, _first in (
         re.compile(f"^(?:{_pattern})$"),
         [ch if ch != "\0" else "" for ch in _first],
     )
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float",
-    lambda loader, node: float(re.sub(r"^([-+]?)\.(inf|nan)", r"\1\2", node.value.lower())),
-)
+
+
+def _int(loader: _Loader, node: yaml.Node) -> int:
+    return int(loader.construct_scalar(node))  # type: ignore[arg-type]
+
+
+def _float(loader: _Loader, node: yaml.Node) -> float:
+    text = loader.construct_scalar(node)  # type: ignore[arg-type]
+    return float(re.sub(r"^([-+]?)\.(inf|nan)", r"\1\2", text.lower()))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def read(path: Path, where: str) -> dict[str, Any]:
