@@ -15,7 +15,7 @@ from tests import commands_page, plugins_page
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
         ROOT / "results" / "README.md",
         *(ROOT / "docs").glob("*.md"),
     ]
