@@ -16,6 +16,7 @@ Message = dict[str, Any]
 came.
 """
 Report = Callable[[Message], None]
+LEFT = "stopped before its end"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,6 +18,10 @@ class Stop:
     def __call__(self) -> bool:
         return self.asked
 
+    def ask(self, *_: object) -> None:
+        """Asks; may stand as a signal's handler."""
+        self.asked = True
+
 
 @contextlib.contextmanager
 def on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
@@ -29,10 +32,10 @@ def on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
     """
     stop = Stop()
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def heard(*_: object) -> None:
         if stop.asked:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.ask()
         tell()
 
     if threading.current_thread() is not threading.main_thread():

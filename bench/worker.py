@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import provenance
 from bench.course import Course, Leave, course
-from bench.job import Job, Message, Report, base_record
+from bench.job import LEFT, Job, Message, Report, base_record
 from bench.pack import room, take_turns
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 REUSABLE = frozenset({"ok", "diverged", "stopped"})
 """After any other end a process is given up: what broke it may still be in it."""
 ERROR_CHARS = 20_000
-LEFT = "stopped before its end"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 

@@ -17,6 +17,7 @@ from bench.loop import Trainer
 from bench.noise import WindowNoise
 from bench.plugins import find, load_class
 from bench.worker import run_trials
+from benchmarks.drills import resume
 from tests.grids import assert_same, bench, grid_file
 from tests.jobs import job_of
 from tests.trainers import make_trainer
@@ -105,6 +106,15 @@ def test_packed_trials_have_the_numbers_they_have_alone() -> None:
         for name in ("status", "valid_nll", "test_nll", "kernel_path"):
             assert alone[name] == found[1][run_id][name]
     assert {record["packed"] for record in found[1].values()} == {4}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh", "lstm_batchnorm", "qrnn"])
+def test_a_trial_goes_on_to_the_bit(cell: str, precision: str) -> None:
+    """The drill is `python -m benchmarks.drills.resume`, on a CPU."""
+    trial = {"cell": cell, "regularizer": resume.BOTH, "precision": precision}
+    ((_, count, wrong),) = resume.by_dropping([trial], 5, seed=1, device="cuda")
+    assert (count, wrong) == (5, 0)
 
 
 def test_masks_are_those_of_the_cpu() -> None:

@@ -25,9 +25,12 @@ from typing import Any, NoReturn
 
 from bench.errors import one_line
 from bench.job import Job
+from bench.stop import Stop
 
-GRACE = 8.0
+GRACE = 6.0
 """Seconds that a process has to write its checkpoints when it is told to end."""
+_LOOK = 0.2
+"""Seconds between looks at whether to end, where there is nothing to do."""
 _SAID = 8000
 """Characters of what a process wrote at its end that are kept."""
 
@@ -122,24 +125,13 @@ class Child:
         self.stderr.unlink(missing_ok=True)
 
 
-class _Stop:
-    """Whether this process was told to end; told while it waits for a job, it does so at once."""
-
-    asked = idle = False
-
-    def by_signal(self, *_: object) -> None:
-        self.asked = True
-        if self.idle:
-            raise SystemExit
-
-
 def serve(connection_fd: int, lifeline: int, pack: int) -> None:
     """The child's end: runs jobs until it is told to end, or its parent is gone."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     os._exit = _exit_aloud(os._exit)  # type: ignore[assignment]
-    stop = _Stop()
-    signal.signal(signal.SIGTERM, stop.by_signal)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
     threading.Thread(target=_end_with_parent, args=(lifeline, stop), daemon=True).start()
     connection: Connection[Any, Any] = Connection(connection_fd)
 
@@ -147,14 +139,15 @@ def serve(connection_fd: int, lifeline: int, pack: int) -> None:
         try:
             connection.send((kind, message))
         except OSError:  # nobody hears it; what can be kept is kept as a checkpoint
-            stop.asked = True
+            stop.ask()
 
     def jobs() -> Iterator[Job]:
-        while not stop.asked:
+        while not stop():
             say("room")
-            stop.idle = True
-            job = None if stop.asked else connection.recv()
-            stop.idle = False
+            while not connection.poll(_LOOK):
+                if stop():
+                    return
+            job = connection.recv()
             if job is None:
                 return
             yield job
@@ -162,8 +155,8 @@ def serve(connection_fd: int, lifeline: int, pack: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         from bench.worker import run_trials  # with torch, which the parent does not need
 
-        while not stop.asked:
-            if not run_trials(jobs(), lambda said: say("message", said), pack, lambda: stop.asked):
+        while not stop():
+            if not run_trials(jobs(), lambda said: say("message", said), pack, stop):
                 break
         say("end")
 
@@ -178,11 +171,10 @@ def _exit_aloud(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
     return exit
 
 
-def _end_with_parent(lifeline: int, stop: _Stop) -> None:
+def _end_with_parent(lifeline: int, stop: Stop) -> None:
     os.read(lifeline, 1)  # returns when the parent is gone, whatever ended it
-    stop.asked = True
-    if not stop.idle:
-        time.sleep(GRACE)
+    stop.ask()
+    time.sleep(GRACE)
     os.kill(os.getpid(), signal.SIGKILL)  # a killed driver must not leave a trial running unseen
 
 

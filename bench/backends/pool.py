@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from bench.backends.child import GRACE, Child, died
-from bench.job import Job, Message, base_record
+from bench.job import LEFT, Job, Message, base_record
 
 Deliver = Callable[[Message], None]
 Stopping = Callable[[], bool]
@@ -58,7 +58,7 @@ class Pool:
                     self.children.remove(child)
         if end is not None:
             for child in self.children:
-                _give_up(child, "stopped before its end", deliver)
+                _give_up(child, LEFT, deliver)
             self.close()
 
     def close(self) -> None:
@@ -97,7 +97,8 @@ class Pool:
             elif child.under_way:
                 child.give(None)
         else:
-            _give_up(child, "the device stopped working under several trials", deliver)
+            broken = "the device stopped working under several trials"
+            _give_up(child, LEFT if child.told else broken, deliver)
             return False
         return True
 

@@ -132,11 +132,13 @@ def same(one: End, other: End) -> bool:
 
 
 def by_dropping(
-    trials: Sequence[dict[str, Any]], points: int, seed: int
+    trials: Sequence[dict[str, Any]], points: int, seed: int, **how: Any
 ) -> Iterator[tuple[str, int, int]]:
     """Yields each trial's name, its points, and at how many of them it went on otherwise."""
     draws = random.Random(seed)
-    for trial, job in zip(trials, jobs(trials), strict=True):  # a pair that is skipped would show
+    for trial, job in zip(
+        trials, jobs(trials, **how), strict=True
+    ):  # a pair that is skipped would show
         end, turns = undisturbed(job)
         with tempfile.TemporaryDirectory() as folder:
             cuts = draws.sample(range(1, turns), min(points, turns - 1))
