@@ -119,7 +119,7 @@ class Keeper:
             tensors = load(content)
         except SafetensorError as error:
             raise ValueError(str(error)) from None
-        return tensors, dict(said["numbers"]), list(said["epochs"])
+        return tensors, dict(said["numbers"]), [dict(epoch) for epoch in said["epochs"]]
 
     def _names(self) -> list[tuple[int, str, str]]:
         """Returns number, digest and name of each checkpoint, the oldest first."""
@@ -128,6 +128,11 @@ class Keeper:
             if match := _NAME.fullmatch(name.rpartition("/")[2]):
                 found.append((int(match[1]), match[2], name))
         return sorted(found)
+
+
+def kept(storage: Storage) -> set[str]:
+    """Returns the run_ids that have checkpoints. Raises OSError."""
+    return {name.split("/")[1] for name in storage.names("checkpoints") if name.count("/") == 2}
 
 
 def drop(storage: Storage, run_id: str) -> None:

@@ -23,13 +23,18 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def claim(results: Path, run_ids: list[str], tell: Callable[[str], None]) -> Iterator[bool]:
+def claim(
+    results: Path,
+    run_ids: list[str],
+    tell: Callable[[str], None],
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[bool]:
     """Waits until no other driver of the folder runs one of these trials, and then claims them.
 
     Yields whether it waited: then some of them may have records now. A claim is a lock that the
     system lets go when its process is gone, however it went. Where the file system knows no locks,
     `tell` is told, once, and the claim is only a hope. Raises StoreError when the folder cannot be
-    written.
+    written, and KeyboardInterrupt once `stopping` says so while it waits.
     """
     folder = results / "claims"
     wanted, waited = set(run_ids), False
@@ -51,6 +56,8 @@ def claim(results: Path, run_ids: list[str], tell: Callable[[str], None]) -> Ite
                     f"{results}: trials of this grid are run by process {holder['pid']} on "
                     f"{holder['host']} now; waiting for its end"
                 )
+            if stopping():
+                raise KeyboardInterrupt
             time.sleep(_LOOK)
     except OSError as error:
         if error.errno in _NO_LOCKS:

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,7 +15,7 @@ from bench.checkpoint import Keeper, Rhythm
 from bench.config import PROTOCOL, make_trial, select, sources_of
 from bench.corpora import check_length, default_data_dir, load
 from bench.errors import BadInput, one_line
-from bench.job import Job, Message
+from bench.job import LEFT, Job, Message
 from bench.loop import Trainer, prepare_thread
 from bench.plugins import Registry, build_regularizers, find, load_class, source_hash
 from bench.precision import refusal
@@ -24,6 +24,8 @@ from bench.storage import open_storage
 
 Course = Generator[Message | None, None, tuple[Message, bytes | None]]
 """A turn a window, and a message an epoch; in the end columns and the weights that are kept."""
+T = TypeVar("T")
+_PAUSES = (1.0, 5.0)
 _ENVIRONMENT = ("device", "torch", "cuda", "cudnn")
 
 
@@ -32,7 +34,7 @@ class Mismatch(Exception):
 
 
 class Leave(Exception):
-    """The process is to end; where the trial stands is written, where it can be."""
+    """The trial is left without a record: it goes on, here or elsewhere, from its checkpoint."""
 
 
 def course(
@@ -51,7 +53,7 @@ def course(
 
     def look() -> None:
         if stopping():
-            raise Leave
+            raise Leave(LEFT)
 
     trainer.look = look
     yield {"run_id": job.run_id, "about": provenance.of_process(job.device)}
@@ -63,14 +65,16 @@ def course(
                 yield None
             else:
                 settled()
+                if keeping is not None:  # first: the trainer has this epoch behind it already
+                    keeping.epochs.append(epoch)
                 yield {"run_id": job.run_id, "epoch": {"run_id": job.run_id, **epoch}}
             look()
-            if keeping is not None and (said := keeping.after_turn(epoch)):
-                yield {"run_id": job.run_id, "said": said}
+            if keeping is not None and keeping.is_due(epoch):
+                yield keeping.write()
         columns = trainer.result()
     except Leave:
-        if keeping is not None and (said := keeping.write()):
-            yield {"run_id": job.run_id, "said": said}
+        if keeping is not None:
+            yield keeping.write()
         raise
     weights = None
     if job.keep_weights and columns["status"] == "ok":
@@ -84,56 +88,71 @@ class _Keeping:
     """The checkpoints of a trial under way. One that cannot be written costs nothing else."""
 
     def __init__(self, job: Job, trainer: Trainer) -> None:
-        assert job.checkpoints is not None
         of_process = provenance.of_process(job.device)
-        about = {name: of_process[name] for name in _ENVIRONMENT} | {"threads": job.threads}
-        self.keeper = Keeper(open_storage(job.checkpoints), job.run_id, about)
+        self.about = {name: of_process[name] for name in _ENVIRONMENT} | {"threads": job.threads}
         self.rhythm = Rhythm(job.checkpoint_every)
         self.job, self.trainer = job, trainer
         self.epochs: list[dict[str, Any]] = []
         self.silent = False
 
+    def _keeper(self) -> Keeper:
+        assert self.job.checkpoints is not None
+        return Keeper(open_storage(self.job.checkpoints), self.job.run_id, self.about)
+
     def resume(self) -> Iterator[Message]:
-        """Puts the trainer back where the last whole checkpoint was taken; yields what it tells."""
+        """Puts the trainer back where the last whole checkpoint was taken; yields what it tells.
+
+        Raises Leave where it cannot be told whether there is one: to begin anew might cost hours.
+        """
         try:
-            found = self.keeper.load()
-            if found is None:
-                return
-            tensors, numbers, epochs = found
+            found = _patiently(lambda: self._keeper().load())
+        except (OSError, BadInput) as error:
+            raise Leave(f"its checkpoints are out of reach: {one_line(error, 300)}") from None
+        if found is None:
+            return
+        tensors, numbers, epochs = found
+        try:
             put_back(self.trainer, (tensors, numbers))
-        except (OSError, Misfit) as error:
-            yield self._remark(f"begins anew: {one_line(error, 200)}")
+        except Misfit as error:
+            yield {"run_id": self.job.run_id, "said": f"begins anew: {one_line(error, 200)}"}
             return
         self.epochs = epochs
         at = self.trainer.at
-        yield self._remark(f"goes on after epoch {at.epochs_done}, step {at.step}")
+        said = f"goes on after epoch {at.epochs_done}, step {at.step}"
+        yield {"run_id": self.job.run_id, "said": said}
         for epoch in epochs:
             yield {"run_id": self.job.run_id, "epoch": {"run_id": self.job.run_id, **epoch}}
 
-    def after_turn(self, epoch: dict[str, Any] | None) -> str | None:
-        """Writes a checkpoint if one is due; returns why it could not."""
-        if epoch is not None:
-            self.epochs.append(epoch)
-        done = None if epoch is None else self.trainer.at.epochs_done
-        return self.write() if self.rhythm.due(done) else None
+    def is_due(self, epoch: dict[str, Any] | None) -> bool:
+        """Whether a checkpoint is due after a turn, which may have ended an epoch."""
+        return self.rhythm.due(None if epoch is None else self.trainer.at.epochs_done)
 
-    def write(self) -> str | None:
-        """Writes a checkpoint; returns why it could not, the first time."""
+    def write(self) -> Message:
+        """Writes a checkpoint; the message is a sign of life, and the first time why it cannot."""
+        message: Message = {"run_id": self.job.run_id}
         if self.trainer.diverged:  # it is at its end
-            return None
+            return message
         with self.trainer.pause():
             before = time.monotonic()
             try:
-                self.keeper.save(*take(self.trainer), self.epochs)
-            except OSError as error:
-                first, self.silent = not self.silent, True
-                return f"no checkpoint: {one_line(error, 200)}" if first else None
+                self._keeper().save(*take(self.trainer), self.epochs)
+            except (OSError, BadInput) as error:
+                if not self.silent:
+                    message["said"] = f"no checkpoint: {one_line(error, 200)}"
+                self.silent = True
             finally:
                 self.rhythm.written(time.monotonic() - before)
-        return None
+        return message
 
-    def _remark(self, text: str) -> Message:
-        return {"run_id": self.job.run_id, "said": text}
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Asks again where the network fails for a moment."""
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except OSError:
+            time.sleep(pause)
+    return ask()
 
 
 def build(job: Job) -> Trainer:

@@ -15,12 +15,12 @@ from typing import Any
 
 from bench import store
 from bench.backends.pool import Deliver, Stopping
-from bench.checkpoint import drop
+from bench.checkpoint import drop, kept
 from bench.claim import claim
 from bench.config import Trial
 from bench.display import Display, Progress, label, outcome
 from bench.errors import BadInput
-from bench.job import Job, Message, base_record
+from bench.job import LEFT, Job, Message, base_record
 from bench.plan import Plan
 from bench.stop import on_signals
 from bench.storage import Storage
@@ -60,11 +60,14 @@ def drive(
         return dict(plan.statuses)
     with (
         _log_file(results.folder / "grids" / f"{plan.grid.name}.log"),
-        claim(results.folder, [job.run_id for job in missing], _tell) as waited,
+        on_signals(lambda: None) as stop,
+        claim(results.folder, [job.run_id for job in missing], _tell, stop),
     ):
-        if waited:
-            plan = replace(plan, statuses=store.statuses(results.folder, plan.trials))
-            missing = plan.to_run(rerun)
+        # Another driver may have ended since they were read, waited for or not.
+        plan = replace(plan, statuses=store.statuses(results.folder, plan.trials))
+        missing = plan.to_run(rerun)
+        if checkpoints is not None:
+            _forget(checkpoints, plan.statuses)
         with Display(
             plan.grid.name, Progress(plan.trials, _kept(plan, missing)), sys.stdout
         ) as display:
@@ -79,6 +82,14 @@ def drive(
 def _kept(plan: Plan, missing: Sequence[Job]) -> dict[str, str]:
     todo = {job.run_id for job in missing}
     return {name: status for name, status in plan.statuses.items() if name not in todo}
+
+
+def _forget(checkpoints: Storage, statuses: dict[str, str]) -> None:
+    """Deletes checkpoints that outlived their trial's record, as those of a killed driver may."""
+    with contextlib.suppress(OSError):  # the trials will say so
+        for run_id in kept(checkpoints):
+            if statuses.get(run_id) in store.FINAL:
+                drop(checkpoints, run_id)
 
 
 def _tell(line: str) -> None:
@@ -114,7 +125,7 @@ class _Waves:
                 raise KeyboardInterrupt
         # What vanished may have had company; it tries again alone.
         self.missing = [
-            replace(job, pack=1)
+            replace(job, pack=1) if job.run_id in self.causes else job
             for job in self.missing
             if self.statuses.get(job.run_id, "oom") == "oom"
         ]
@@ -131,11 +142,13 @@ class _Waves:
             record = base_record(job) | {"error_text": self.causes.get(job.run_id)}
             self.display.finish(job.run_id, record)
         for job in self.missing:
-            if self.statuses[job.run_id] == "oom":
+            if self.statuses.get(job.run_id) == "oom":
                 self._drop(job.run_id)
 
     def _lost(self) -> list[Job]:
-        return [job for job in self.missing if job.run_id not in self.statuses]
+        """Returns those that vanished; what was not even begun is not lost."""
+        gone = {*self.causes, *self.epochs} - self.statuses.keys()
+        return [job for job in self.missing if job.run_id in gone]
 
     def _take(self, message: Message) -> None:
         name = message["run_id"]
@@ -152,6 +165,8 @@ class _Waves:
         if "vanished" in message and self.statuses.get(name, "oom") == "oom":
             self.causes.setdefault(name, message["vanished"])  # the first to tell was the nearest
             self.display.vanish([name])
+            if message["vanished"] == LEFT:
+                log.info("%s %s %s", name, label(self.plan.trials[name]), LEFT)
         if "record" in message:
             record = message["record"]
             epochs, weights = self.epochs.pop(name, []), self.weights.pop(name, None)

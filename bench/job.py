@@ -12,8 +12,9 @@ from bench.config import PROTOCOL, Trial
 Message = dict[str, Any]
 """{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None.
 
-"said": a remark for the log. "vanished": the trial is no more under way and has no record; how that
-came.
+"said": a remark for the log. "about": columns that are known at the start. "waits": it runs again
+once those beside it have ended. "vanished": the trial is no more under way and has no record; how
+that came.
 """
 Report = Callable[[Message], None]
 LEFT = "stopped before its end"

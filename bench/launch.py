@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BadInput, one_line
 from bench.options import Options, check, checkpoints_at, how
-from bench.storage import open_storage
+from bench.storage import check_answers, open_storage, probe
 
 if TYPE_CHECKING:
     from bench.config import Grid
@@ -31,12 +31,19 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     from bench.store.mirror import results_folder
 
     assert isinstance(grid, Grid)
+    words = argv[1:] if argv[:1] == [verb] else argv  # `bench grid …` is the same command
+    command = f"{SHELL}{verb} {shlex.join(words)}".strip()
     dry = options.dry_run
-    with results_folder(options.results, write=not dry, may_be_empty=dry) as results:
-        return _run(grid, options, results, verb, argv)
+    try:
+        with results_folder(options.results, write=not dry, may_be_empty=dry) as results:
+            return _run(grid, options, results, command)
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished trials are kept. To go on:", file=sys.stderr)
+        print(f"  {command}", file=sys.stderr)
+        return 130
 
 
-def _run(grid: Grid, options: Options, results: Results, verb: str, argv: list[str]) -> int:
+def _run(grid: Grid, options: Options, results: Results, command: str) -> int:
     from bench.config import expand
     from bench.corpora import default_data_dir
     from bench.driver import drive, exit_code, summary
@@ -71,8 +78,6 @@ def _run(grid: Grid, options: Options, results: Results, verb: str, argv: list[s
         # How many run at a time on a cluster is not known here.
         show(ready, results.folder, options.rerun, 1 if address else max(slots, 1), device)
         return 0
-    words = argv[1:] if argv[:1] == [verb] else argv  # `bench grid …` is the same command
-    command = f"{SHELL}{verb} {shlex.join(words)}".strip()
     todo = ready.to_run(options.rerun)
     print(
         f"{grid.name}: {len(ready.trials)} trial{'s' * (len(ready.trials) != 1)}, "
@@ -85,22 +90,20 @@ def _run(grid: Grid, options: Options, results: Results, verb: str, argv: list[s
             print(f"{path}: no record of its trial, which is run again")
     backend = None
     if todo:
+        if options.storage is not None and checkpoints is not None:
+            storage = open_storage(checkpoints)
+            check_answers(storage, probe(storage), {})
         _remark(options, address)
         backend = _backend(options, address, gpus, slots)
-    try:
-        statuses = drive(
-            ready,
-            backend,
-            results=results,
-            command=command,
-            rerun=options.rerun,
-            max_retries=options.max_retries,
-            checkpoints=None if checkpoints is None else open_storage(checkpoints),
-        )
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished trials are kept. To go on:", file=sys.stderr)
-        print(f"  {command}", file=sys.stderr)
-        return 130
+    statuses = drive(
+        ready,
+        backend,
+        results=results,
+        command=command,
+        rerun=options.rerun,
+        max_retries=options.max_retries,
+        checkpoints=None if checkpoints is None else open_storage(checkpoints),
+    )
     print(summary(statuses, len(ready.trials)))
     if {"failed", "oom", "timeout", "lost"} & set(statuses.values()):
         print(f"errors: {results.folder / 'grids' / f'{grid.name}.log'}")

@@ -247,7 +247,7 @@ class Trainer:
             "valid_tokens": len(corpus.valid) - 1,
             "test_tokens": len(corpus.test) - 1,
             "unigram_nll": corpus.unigram_nll["valid"],
-            "kernel_path": self.engine.path,
+            "kernel_path": "captured" if at.captured else self.engine.path,
             "eager_because": self.engine.eager_because,
         }
         if self.diverged:

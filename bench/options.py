@@ -54,7 +54,8 @@ def check(options: Options) -> None:
         raise BadInput(f"--jobs {options.jobs}: must be 0 (in this process) to 1024")
     if options.backend == "ray" and options.jobs == 0:
         raise BadInput("--jobs 0: only --backend local runs trials in this process")
-    if options.pack != "auto" and not (options.pack.isdecimal() and 0 < int(options.pack) <= MOST):
+    pack = options.pack
+    if pack != "auto" and not (pack.isdecimal() and len(pack) < 9 and 0 < int(pack) <= MOST):
         raise BadInput(f"--pack {one_line(options.pack, 40)}: must be auto or 1 to {MOST}")
     if not 0 < options.cpus_per_trial <= 1024:
         raise BadInput(f"--cpus-per-trial {options.cpus_per_trial:g}: must be above 0")
@@ -72,7 +73,7 @@ def check(options: Options) -> None:
     if options.storage is not None:
         try:
             open_storage(options.storage)
-        except BadInput as error:
+        except (BadInput, OSError) as error:
             raise BadInput(f"--storage {error}") from None
     for name, limit in (
         ("--trial-timeout", options.trial_timeout),

@@ -7,12 +7,14 @@ row that is next, and masks from the number of the step, so no generator has a s
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.loop import Trainer
+from bench.products import ROUNDED
 from bench.schedule import Average
 from bench.standing import Standing
 
@@ -30,6 +32,7 @@ def take(trainer: Trainer) -> Snapshot:
         raise ValueError("a diverged trial is at its end")
     with trainer.engine.place():
         tensors = {name: _own(tensor) for name, tensor in _tensors(trainer).items()}
+    trainer.at.captured |= trainer.engine.path == "captured"
     state = None if trainer.state is None else [len(layer) for layer in trainer.state]
     numbers: dict[str, Any] = {"at": dataclasses.asdict(trainer.at), "state": state}
     if trainer.average is not None:
@@ -40,30 +43,25 @@ def take(trainer: Trainer) -> Snapshot:
 def put_back(trainer: Trainer, snapshot: Snapshot) -> None:
     """Puts a new Trainer where the snapshot was taken. Raises Misfit, and changes nothing then."""
     tensors, numbers = snapshot
-    try:
-        at = Standing(**numbers["at"])
-    except (KeyError, TypeError) as error:
-        raise Misfit(f"numbers of another version: {error}") from None
+    at = _standing(numbers.get("at"))
     here = _tensors(trainer)
-    for name, tensor in here.items():
-        _fit(name, tensor, tensors.get(name))
-    averaged: list[str] = []
-    if "average_steps" in numbers:
-        averaged = [f"average.{n}" for n in range(len(trainer.parameters))]
-        for name, parameter in zip(averaged, trainer.parameters, strict=True):
-            _fit(name, parameter, tensors.get(name))
     with trainer.engine.place(), torch.no_grad():
+        further = _further(trainer, at, numbers)
+        for name, tensor in (here | further).items():
+            # torch's own products leave a state rounded, where the precision has them round.
+            rounded = ROUNDED.get(trainer.trial.precision) if name.startswith("state.") else None
+            _fit(name, tensor, tensors.get(name), rounded)
         for name, tensor in here.items():
             tensor.copy_(tensors[name])  # in place: recordings and fused kernels hold on to it
-        moved = {name: tensor.to(trainer.device) for name, tensor in tensors.items()}
-        best = [name for name in moved if name.startswith("best.")]
-        trainer.best_weights = {name.removeprefix("best."): moved[name] for name in best}
-        if "best_nll" in tensors:
+        moved = {name: tensors[name].to(trainer.device) for name in further}
+        if at.best_epoch is not None:
+            best = [name for name in moved if name.startswith("best.")]
+            trainer.best_weights = {name.removeprefix("best."): moved[name] for name in best}
             trainer.best_nll = tensors["best_nll"].numpy()
-        if averaged:
+        if "average_steps" in numbers:
             trainer.average = Average(trainer.parameters)
             trainer.average.steps = numbers["average_steps"]
-            trainer.average.values = [moved[name] for name in averaged]
+            trainer.average.values = [moved[f"average.{n}"] for n in range(len(trainer.parameters))]
         if numbers["state"] is not None:
             trainer.state = tuple(
                 tuple(moved[f"state.{layer}.{n}"] for n in range(count))
@@ -71,6 +69,48 @@ def put_back(trainer: Trainer, snapshot: Snapshot) -> None:
             )
     trainer.at = at
     trainer.at.resumed += 1
+
+
+def _standing(said: Any) -> Standing:
+    """Returns the numbers, each of its type and finite. Raises Misfit."""
+    try:
+        at = Standing(**said)
+    except TypeError as error:
+        raise Misfit(f"numbers of another version: {error}") from None
+    for field in dataclasses.fields(at):
+        if not _is(getattr(at, field.name), str(field.type)):
+            raise Misfit(f"{field.name} does not fit")
+    return at
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind.endswith(" | None"):
+        return value is None or _is(value, kind.removesuffix(" | None"))
+    if kind == "list[float]":
+        return isinstance(value, list) and all(_is(one, "float") for one in value)
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "int":
+        return type(value) is int and 0 <= value < 2**63
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # which NaN is not
+
+
+def _further(trainer: Trainer, at: Standing, numbers: dict[str, Any]) -> dict[str, Tensor]:
+    """Returns tensors like those that the snapshot has and a new trainer has not. Misfit."""
+    found: dict[str, Tensor] = {}
+    if at.best_epoch is not None:
+        found |= {f"best.{name}": t for name, t in trainer.model.state_dict().items()}
+        found["best_nll"] = torch.empty(len(trainer.corpus.valid) - 1, dtype=torch.float64)
+    if "average_steps" in numbers:
+        if not _is(numbers["average_steps"], "int"):
+            raise Misfit("average_steps does not fit")
+        found |= {f"average.{n}": p for n, p in enumerate(trainer.parameters)}
+    if numbers.get("state", ()) is not None:
+        state = trainer.model.initial_state(trainer.trial.batch_size)
+        if numbers.get("state") != [len(layer) for layer in state]:
+            raise Misfit("state does not fit")
+        found |= {f"state.{layer}.{n}": t for layer, s in enumerate(state) for n, t in enumerate(s)}
+    return found
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
@@ -90,8 +130,8 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     return found
 
 
-def _fit(name: str, here: Tensor, there: Tensor | None) -> None:
-    if there is None or there.shape != here.shape or there.dtype != here.dtype:
+def _fit(name: str, here: Tensor, there: Tensor | None, rounded: torch.dtype | None) -> None:
+    if there is None or there.shape != here.shape or there.dtype not in (here.dtype, rounded):
         raise Misfit(f"{name} does not fit")
 
 

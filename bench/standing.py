@@ -24,6 +24,7 @@ class Standing:
     eval_seconds: float = 0.0
     trained_tokens: int = 0
     resumed: int = 0
+    captured: bool = False
     windows: int = 0
     row: int = 0
     seconds: float = 0.0

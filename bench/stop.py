@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
+_ONE = 0.5
+"""Seconds within which two signals are one: what starts us may pass on a Ctrl-C that we heard."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,9 +36,15 @@ def on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
     """
     stop = Stop()
 
+    first = math.inf
+
     def heard(*_: object) -> None:
+        nonlocal first
         if stop.asked:
+            if time.monotonic() - first < _ONE:
+                return
             raise KeyboardInterrupt
+        first = time.monotonic()
         stop.ask()
         tell()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import provenance
 from bench.course import Course, Leave, course
-from bench.job import LEFT, Job, Message, Report, base_record
+from bench.job import Job, Message, Report, base_record
 from bench.pack import room, take_turns
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,7 @@ def run_trials(
     for job, company, outcome in turns():
         record, weights = records.pop(job.run_id), None
         if isinstance(outcome, Leave):
-            report({"run_id": job.run_id, "vanished": LEFT})
-            reusable = False
+            report({"run_id": job.run_id, "vanished": str(outcome)})
             continue
         failed = isinstance(outcome, BaseException)
         if failed:
@@ -81,6 +80,7 @@ def run_trials(
             log.warning("%s failed beside others: %s", job.run_id, record["error_type"])
             if not works:
                 return False
+            report({"run_id": job.run_id, "waits": True})
             alone.append(job)
             continue
         with contextlib.suppress(Exception):  # a broken device must not keep the record from us
@@ -90,7 +90,7 @@ def run_trials(
         reusable = reusable and record["status"] in REUSABLE and not _spoiled()
         if not works:
             return False
-    return reusable
+    return reusable and not stopping()
 
 
 class _Size:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench import store
@@ -28,10 +30,10 @@ ENDS = {
     "spins": ("timeout", "Timeout", "in forward", "--epoch-timeout"),
     "crashes": ("failed", "ProcessDied", "in forward", "signal 11 (SIGSEGV)"),
     "leaves": ("failed", "ProcessDied", "in forward", "exit code 0"),
-    "leaks": ("oom", "MemoryLimit", "in forward", "--memory-limit"),
+    "leaks": ("oom", "MemoryLimit", "loop.py", "--memory-limit"),
     "raises": ("failed", "ValueError", "in forward", "no more"),
 }
-LIMITS = ("--epoch-timeout", 12, "--memory-limit", 1.6, "--max-retries", 0)
+LIMITS = ("--epoch-timeout", 20, "--memory-limit", 1.6, "--max-retries", 0)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,48 @@ def test_each_end_is_a_row_and_costs_its_own_trial(
     assert not list(tmp_path.glob("checkpoints/*"))
     log = (tmp_path / "grids" / "tiny.log").read_text()
     assert "SIGSEGV" in log and "no more" in log
+
+
+@pytest.mark.slow
+def test_in_a_pack_only_the_one_that_hangs_is_blamed(verb: Verb, tmp_path: Path) -> None:
+    rogue(tmp_path / "p", "sleeps", call=ROGUES["sleeps"])
+    rogue(tmp_path / "p", "raises", call="if self.calls > 9: raise ValueError('no more')")
+    grid = grid_file(tmp_path, "{cell: [lstm, sleeps, raises, gru]}")
+    argv = ("--backend", "local", "--jobs", 1, "--plugins", tmp_path / "p", "--no-report")
+    outcome = verb("grid", grid, "--results", tmp_path, *argv, "--pack", 3, "--epoch-timeout", 8)
+    assert outcome.code == 1
+    runs, _ = store.load_runs(tmp_path)
+    assert dict(zip(runs.cell, runs.status, strict=True)) == {
+        "lstm": "ok",
+        "sleeps": "timeout",
+        "raises": "failed",
+        "gru": "ok",
+    }
+
+
+def test_what_a_trial_started_ends_with_it(verb: Verb, tmp_path: Path) -> None:
+    """A process of its own that holds our pipe open hides no crash, and is not left behind."""
+    note = tmp_path / "pid"
+    start = f"os.system('sleep 600 & echo $! > {note}')"
+    call = f"if self.calls == 3: {start}; __import__('faulthandler')._sigsegv()"
+    rogue(tmp_path / "p", "crashes", call=call)
+    grid = grid_file(tmp_path, "{cell: [crashes]}")
+    argv = ("--backend", "local", "--jobs", 1, "--plugins", tmp_path / "p", "--no-report")
+    before = time.monotonic()
+    assert verb("grid", grid, "--results", tmp_path, *argv).code == 1
+    assert time.monotonic() - before < 60
+    runs, _ = store.load_runs(tmp_path)
+    assert list(runs.status) == ["failed"] and "SIGSEGV" in runs.error_text[0]
+    psutil.wait_procs([p for p in psutil.process_iter() if p.pid == int(note.read_text())], 10)
+    assert not psutil.pid_exists(int(note.read_text()))
+
+
+def test_a_checkout_in_the_current_folder_is_not_what_trains(verb: Verb, tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("raise ImportError('a stranger')")
+    grid = grid_file(tmp_path, "{cell: [lstm]}")
+    argv = ("--backend", "local", "--jobs", 1, "--no-report")
+    assert verb("grid", grid, *argv).code == 0
 
 
 def test_rerun_failed_runs_just_those(verb: Verb, tmp_path: Path) -> None:

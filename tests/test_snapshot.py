@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench import snapshot
+from bench.checkpoint import Keeper
 from bench.course import Leave, build, course
 from bench.job import Job, Message
 from bench.snapshot import Misfit, put_back, take
@@ -111,6 +112,18 @@ def test_a_course_that_is_told_to_stop_goes_on_from_there(tmp_path: Path) -> Non
     assert any("goes on after epoch 2" in m.get("said", "") for m in said)
 
 
+def test_a_course_may_be_stopped_at_any_turn(tmp_path: Path) -> None:
+    """Also between the end of an epoch and its message: none is missing, none is there twice."""
+    (calm,) = resume.jobs([{"cell": "lstm"}])
+    whole, _ = run(calm)
+    for turns in range(28, 68):
+        (one,) = resume.jobs(
+            [{"cell": "lstm"}], checkpoints=str(tmp_path / str(turns)), checkpoint_every="3600s"
+        )
+        assert run(one, stop_after=turns)[1]
+        assert epochs_of(run(one)[0]) == epochs_of(whole), turns
+
+
 def test_a_full_disk_costs_the_checkpoint_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,19 +138,31 @@ def test_a_full_disk_costs_the_checkpoint_alone(
     assert [m["said"] for m in said if "said" in m] == ["no checkpoint: no room"], "said once"
 
 
-def test_checkpoints_that_cannot_be_read_begin_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("times", [1, 9])
+def test_checkpoints_out_of_reach_are_waited_for_and_never_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     (one,) = resume.jobs([{"cell": "lstm"}], checkpoints=str(tmp_path))
     assert run(one, stop_after=45)[1]
+    load, calls = Keeper.load, 0
 
-    def get(*_: object) -> bytes:
-        raise OSError("the server is gone")
+    def get(keeper: Keeper) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls <= times:
+            raise OSError("the server is gone")
+        return load(keeper)
 
-    monkeypatch.setattr("bench.checkpoint.Keeper.load", get)
-    said, left = run(one)
-    assert not left and len(epochs_of(said)) == 3
-    assert any("begins anew: the server is gone" in m.get("said", "") for m in said)
+    monkeypatch.setattr("bench.course._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(Keeper, "load", get)
+    if times == 1:
+        said, left = run(one)
+        assert not left and any("goes on after" in m.get("said", "") for m in said)
+        return
+    going = course(one)
+    with pytest.raises(Leave, match="out of reach: the server is gone"):
+        list(going)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("other", [{"cell": "gru"}, {"nhid": 13}, {"precision": "fp64"}])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import os
 import signal
 import subprocess
@@ -20,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.errors import one_line
@@ -52,29 +52,42 @@ class Child:
         self.slot = slot
         self.asked = self.waits = self.told = False
         self.under_way: dict[str, UnderWay] = {}
+        self.born = time.monotonic()
         self.connection, theirs = Pipe()
         lifeline, self._lifeline = os.pipe()
-        descriptor, name = tempfile.mkstemp(prefix="bench-", suffix=".stderr")
-        self.stderr = Path(name)
+        descriptor, name = tempfile.mkstemp(prefix="bench-")
+        os.unlink(name)  # noqa: PTH108 - nobody else reads it, and a killed driver leaves nothing
+        self._stderr = descriptor
+        # Each writer at its end, so that it can be emptied: warnings of days would fill a disk.
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
         numbers = f"{theirs.fileno()}, {lifeline}, {pack}"
+        inherited = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
+        path = os.pathsep.join(entry for entry in sys.path if entry)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from bench.backends.child import serve; serve({numbers})"],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+                # -P: what lies in the current folder, a checkout of ours perhaps, is not imported.
+                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({numbers})"],
+                env=inherited | {"PYTHONPATH": path} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # what a plugin prints would tear the driver's display
                 stderr=descriptor,
                 pass_fds=(theirs.fileno(), lifeline),
                 start_new_session=True,  # Ctrl-C is the driver's to interpret
             )
+        except OSError:  # no more processes here
+            self.connection.close()
+            os.close(self._lifeline)
+            os.close(descriptor)
+            raise
         finally:
             theirs.close()
             os.close(lifeline)
-            os.close(descriptor)
 
     def give(self, job: Job | None) -> None:
         """Answers a request for a job; None: there is none for one more beside those it runs."""
         self.waits = False
+        if not self.under_way:
+            os.ftruncate(self._stderr, 0)
         if job is not None:
             self.under_way[job.run_id] = UnderWay(job)
         with contextlib.suppress(OSError):  # it vanished: the next word from it will be its end
@@ -86,47 +99,56 @@ class Child:
             self.told = True
             self.process.terminate()
 
+    def gone(self) -> bool:
+        """Whether it has ended and all it said is heard; what it started may hold its pipe open."""
+        return self.process.poll() is not None and not self.connection.poll()
+
     def where(self) -> str:
         """Returns where the process stands, thread by thread; it may hang in native code."""
-        before = self.stderr.stat().st_size
+        size = before = self._written()
         self.process.send_signal(signal.SIGUSR1)
         end = time.monotonic() + 2
-        size = before
         while time.monotonic() < end:  # it is written within milliseconds, in several pieces
             time.sleep(0.05)
-            if size == (size := self.stderr.stat().st_size) != before:
+            if size == (size := self._written()) != before:
                 break
         return self.said(before)
 
     def said(self, start: int = 0) -> str:
         """Returns the last that the process wrote to its standard error."""
-        with self.stderr.open("rb") as file:
-            file.seek(max(start, self.stderr.stat().st_size - _SAID))
-            return file.read().decode(errors="backslashreplace").strip()
+        start = max(start, self._written() - _SAID)
+        return os.pread(self._stderr, _SAID, start).decode(errors="backslashreplace").strip()
+
+    def _written(self) -> int:
+        return os.fstat(self._stderr).st_size
 
     def end(self) -> tuple[int | None, str]:
         """Returns the exit code of a process that has closed its connection, and how it ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         code = self.process.poll()
+        how = f"exit code {code}"
         if code is not None and code < 0:
+            how = f"signal {-code}"
             with contextlib.suppress(ValueError):
-                how = f"signal {-code} ({signal.Signals(-code).name})"
-                return code, f"{self.said()}\nits process ended with {how}".strip()
-        return code, f"{self.said()}\nits process ended with exit code {code}".strip()
+                how += f" ({signal.Signals(-code).name})"
+        return code, f"{self.said()}\nits process ended with {how}".strip()
 
     def close(self) -> None:
-        """Ends the process, however it stands."""
+        """Ends the process, however it stands, with all that it started."""
         self.connection.close()
         os.close(self._lifeline)
         with contextlib.suppress(OSError):
-            self.process.kill()
-        self.process.wait()
-        self.stderr.unlink(missing_ok=True)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk
+            self.process.wait(5)
+        os.close(self._stderr)
 
 
 def serve(connection_fd: int, lifeline: int, pack: int) -> None:
     """The child's end: runs jobs until it is told to end, or its parent is gone."""
+    for descriptor in (connection_fd, lifeline):
+        os.set_inheritable(descriptor, False)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     os._exit = _exit_aloud(os._exit)  # type: ignore[assignment]
@@ -175,7 +197,7 @@ def _end_with_parent(lifeline: int, stop: Stop) -> None:
     os.read(lifeline, 1)  # returns when the parent is gone, whatever ended it
     stop.ask()
     time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)  # a killed driver must not leave a trial running unseen
+    os.killpg(0, signal.SIGKILL)  # a killed driver must not leave a trial running unseen
 
 
 def died(code: int | None) -> bool:

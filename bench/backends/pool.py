@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from bench.job import LEFT, Job, Message, base_record
 Deliver = Callable[[Message], None]
 Stopping = Callable[[], bool]
 
+_START = 300.0
+"""Seconds until a process asks for its first trial, at most; torch takes some of them."""
 _LOOK = 0.25
 """Seconds between looks at limits and at whether to stop."""
 
@@ -51,6 +54,9 @@ class Pool:
             for child in list(self.children):
                 if child.connection in ready:
                     goes_on = self._hear(child, waiting, deliver)
+                elif child.gone():
+                    self._ended(child, waiting, deliver)
+                    goes_on = False
                 else:
                     goes_on = _within_limits(child, deliver)
                 if not goes_on:
@@ -131,11 +137,22 @@ def _note(child: Child, message: Message) -> None:
         trial.heard = time.monotonic()
         if "start" in message:
             trial.began = trial.heard
+        if "waits" in message:  # until it starts again no clock of its own runs
+            trial.began = trial.heard = math.inf
 
 
 def _within_limits(child: Child, deliver: Deliver) -> bool:
-    """Ends what is over a limit; returns whether the process goes on."""
+    """Ends what is over a limit; returns whether the process goes on.
+
+    Beside others the one to blame cannot be told: they share a thread, and a memory. All vanish,
+    and are tried again, each alone.
+    """
+    if child.connection.poll():  # what it has said meanwhile comes first
+        return True
     now = time.monotonic()
+    if not child.asked and now - child.born > _START:
+        child.process.kill()  # its end is told as any other
+        return True
     for run_id, trial in child.under_way.items():
         job = trial.job
         for what, limit, since in (
@@ -145,8 +162,9 @@ def _within_limits(child: Child, deliver: Deliver) -> bool:
             if limit is not None and now - since > limit:
                 how = f"--{what}-timeout: no end of the {what} within {limit:g} s; it stood at"
                 text = f"{child.where()}\n{how} the place above"
-                deliver(_record(child, run_id, "timeout", "Timeout", text))
-                _give_up(child, f"beside one that ran out of its time: {run_id}", deliver)
+                if len(child.under_way) == 1:
+                    deliver(_record(child, run_id, "timeout", "Timeout", text))
+                _give_up(child, text, deliver)
                 return False
     return _within_memory(child, deliver)
 

@@ -45,7 +45,12 @@ _QUIET = {
 
 
 # A private cluster listens to whoever reaches this machine: it asks for a token that is in no file.
-_CLOSED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# Ray's own watch over memory ends all workers for one greedy trial; the kernel ends that one alone.
+_OWN = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_memory_monitor_refresh_ms": "0",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +131,7 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
     """
     os.environ.update(_QUIET)
     if address is None:
-        os.environ.update(_CLOSED)  # for good: Ray looks once in the life of a process
+        os.environ.update(_OWN)  # for good: Ray looks once in the life of a process
     else:
         address = check_address(address)
     import ray
@@ -192,16 +197,19 @@ def _check_storage(location: str, resources: Resources) -> None:
 
     storage = open_storage(location)
     token = probe(storage)
-    asked = {}
+    asked, ids = {}, {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU", 0) >= resources.cpus:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ask = ray.remote(num_cpus=0, scheduling_strategy=there)(probe_from_node)
             name = f"{node['NodeManagerHostname']} {node['NodeManagerAddress']}"
-            asked[f"{name} {node['NodeID'][:8]}"] = (location, token, ask)
+            name = f"{name} {node['NodeID'][:8]}"
+            asked[name], ids[name] = (location, token, ask), node["NodeID"]
     answers = {name: ask.remote(*given, name) for name, (*given, ask) in asked.items()}
     ray.wait(list(answers.values()), num_returns=len(answers), timeout=_PROBE_SECONDS)
-    check_answers(storage, token, {name: _answer(said) for name, said in answers.items()})
+    said = {name: _answer(answer) for name, answer in answers.items()}
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # one may have died meanwhile
+    check_answers(storage, token, {n: words for n, words in said.items() if ids[n] in alive})
 
 
 def _answer(said: Any) -> str:

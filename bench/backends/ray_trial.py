@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -78,10 +79,15 @@ class Jobs(tune.Trainable):  # type: ignore[misc]
             self.outbox.end()
 
     def _listen(self, bell: Any) -> None:
-        try:
-            ray.get(bell.wait.remote())
-        finally:  # also when the driver is gone, and the bell with it
-            self.stopping.set()
+        while True:
+            try:
+                ray.get(bell.wait.remote())
+                break
+            except ray.exceptions.ActorUnavailableError:
+                time.sleep(1)
+            except ray.exceptions.RayError:  # the driver is gone, and the bell with it
+                break
+        self.stopping.set()
 
 
 def packed(jobs: Sequence[Job]) -> str:

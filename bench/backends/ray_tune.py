@@ -101,8 +101,10 @@ def _fit(lists: Sequence[Sequence[Job]], relay: Any, resources: Resources, stora
         tuner.fit()
     except Exception as error:
         # Tune wraps what our callback raised (a full disk, say) into an error of its own.
-        if relay.stopped:
+        if relay.stopped or relay.stopping():  # a SIGTERM to all ends Ray as well
             return
+        if relay.ended.issuperset(job.run_id for jobs in lists for job in jobs):
+            return  # somebody deleted Tune's own files, which it reads at its end
         if relay.error is not None:
             raise relay.error from None
         raise BadInput(
@@ -125,6 +127,7 @@ class _Stopped(Exception):
 def _relay(deliver: Deliver, stopping: Stopping) -> Any:
     import ray
     from ray import tune
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from bench.backends.ray_trial import Bell, run_ids
 
@@ -133,10 +136,16 @@ def _relay(deliver: Deliver, stopping: Stopping) -> Any:
 
         def __init__(self, deliver: Deliver, stopping: Stopping) -> None:
             self.deliver, self.stopping = deliver, stopping
-            self.bell = ray.remote(num_cpus=0)(Bell).remote()
+            # Here: a bell on a node of theirs would end all trials with that node.
+            node = ray.get_runtime_context().get_node_id()
+            here = NodeAffinitySchedulingStrategy(node, soft=False)
+            always = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": 100_000}
+            bell = ray.remote(num_cpus=0, scheduling_strategy=here, **always)(Bell)
+            self.bell = bell.remote()
             self.error: BaseException | None = None
             self.started: set[str] = set()
             self.under_way: set[str] = set()
+            self.ended: set[str] = set()
             self.end: float | None = None
             self.stopped = False
 
@@ -146,7 +155,8 @@ def _relay(deliver: Deliver, stopping: Stopping) -> Any:
         def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
             if self.end is None and self.stopping():
                 self.end = time.monotonic() + GRACE + _ON_ITS_WAY
-                self.bell.ring.remote()
+            if self.end is not None:
+                self.bell.ring.remote()  # again and again: one that was killed knows nothing
             if self.end is not None and (not self.under_way or time.monotonic() > self.end):
                 self.stopped = True
                 raise _Stopped
@@ -175,6 +185,7 @@ def _relay(deliver: Deliver, stopping: Stopping) -> Any:
                         self.under_way.add(message["run_id"])
                     if "record" in message or "vanished" in message:
                         self.under_way.discard(message["run_id"])
+                        self.ended.add(message["run_id"])
                     self.deliver(message)
             except BaseException as error:
                 self.error = error

@@ -23,9 +23,9 @@ def probe(storage: Storage) -> str:
         storage.put(name, token.encode())
         back = storage.get(name)
     except OSError as error:
-        raise BadInput(f"{_said(storage.location, error)}; it must be writable") from None
+        raise BadInput(f"--storage {_said(storage.location, error)}; it must be writable") from None
     if back != token.encode():
-        raise BadInput(f"{storage.location}: what was written cannot be read again")
+        raise BadInput(f"--storage {storage.location}: what was written cannot be read again")
     return token
 
 
@@ -52,7 +52,7 @@ def check_answers(storage: Storage, token: str, answers: Mapping[str, str]) -> N
             if node not in wrong and storage.get(f"{_FOLDER}/{_own(token, node)}") is None:
                 wrong[node] = "writes what the driver does not see"
     except OSError as error:
-        raise BadInput(_said(storage.location, error)) from None
+        raise BadInput(f"--storage {_said(storage.location, error)}") from None
     finally:
         for name in (token, *(_own(token, node) for node in answers)):
             with contextlib.suppress(OSError):

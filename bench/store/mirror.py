@@ -112,6 +112,8 @@ def results_folder(
 def _open(location: str) -> Storage:
     try:
         return open_storage(location)
+    except BadInput as error:
+        raise BadInput(f"--results {error}") from None
     except OSError as error:
         raise BadInput(f"--results {error.strerror or error}") from None
 
@@ -158,7 +160,10 @@ def _pull(storage: Storage, folder: Path, index: Index, write: bool) -> set[str]
         pulled = {n: found for n, found in there.items() if n.partition("/")[0] in PULLED}
         _fetch(storage, folder, index, pulled, "")
         for name in _local(folder, PULLED):
-            if name not in there and name not in newer:
+            known = index.get(name)
+            # Not what another driver on this machine has written meanwhile.
+            settled = known is not None and known.local == local_state(folder / name)
+            if settled and name not in there and name not in newer:
                 (folder / name).unlink(missing_ok=True)
         index.save({*there, *newer})
         return weights
