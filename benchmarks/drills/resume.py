@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bench.backends.pool import Pool
-from bench.checkpoint import Keeper
+from bench.checkpoint import Keeper, drop
 from bench.config import Grid, expand
 from bench.config.grid import Block
 from bench.corpora import default_data_dir
@@ -151,12 +151,13 @@ def by_killing(cells: Sequence[str], kills: int, seed: int) -> Iterator[tuple[st
     """Yields each cell, its kills, the resumes after them, and how many ended otherwise."""
     draws = random.Random(seed)
     for cell in cells:
-        trial = {"cell": cell, "regularizer": BOTH, "epochs": 12, "nhid": 24}
+        trial = {"cell": cell, "regularizer": BOTH, "epochs": 25, "nhid": 24}
         with tempfile.TemporaryDirectory() as folder:
             (job,) = jobs([trial], keep_weights=True, checkpoints=folder, checkpoint_every="0.01s")
             calm, seconds = _run(job, None)
             resumes = wrong = 0
             for _ in range(kills):
+                drop(open_storage(folder), job.run_id)  # as its record is, that of the run before
                 end, _ = _run(job, draws.uniform(0, seconds))
                 resumes += end["resumed"]
                 names = [n for n in RESULT_COLUMNS if n in calm] + ["weights", "epochs"]
