@@ -18,6 +18,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _at_the_root() -> None:
+    """Modules that tests start are found from where they stand; a test before may have moved."""
+    os.chdir(Path(__file__).parent.parent)
+
+
+@pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
     """Training in this process flushes denormals; hypothesis, for one, cannot do without them."""
     yield

@@ -111,7 +111,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@often(300)
+@often(200)
 @given(GRIDS)
 @example({"base": {"lr": 10**400}})
 @example({"base": {"nhid": float("inf")}})
@@ -200,7 +200,7 @@ def watched() -> Iterator[list[str]]:
     WRITTEN = None
 
 
-@often(250)
+@often(150)
 @given(command_lines())
 @example(["grid", "tiny.yaml", "--dry-run"])
 @example(["grid", "tiny.yaml", "--dry-run", "--results", "x" * 300])

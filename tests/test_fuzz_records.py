@@ -87,22 +87,26 @@ FOUND = [
     b"rp\x01\x00\x0ca/b\n<script>",  # a run_id of two lines
     b"Rp\x05\x04\x00",  # no cell
     b"Rp\x0b\x04\x00",  # no origin
+    b"ep\x00\x10\x01\x80",  # a run_id that is no text
+    b"Ep\x00\x10\x01\x80",
+    b"Rp\x05\x10\x01\x80",  # a cell that is no text
+    b"rp\x05\x10\x01\x80",
 ]
 
 
-@often(60)
+@often(40)
 @given(st.one_of(parquet(), DAMAGE))
 def test_any_file_is_read_or_named(feed: Feed, data: bytes) -> None:
     feed(TARGETS["parquet"], data)
 
 
-@often(10)
-@given(st.one_of(parquet(), DAMAGE))
-def test_any_file_is_looked_after_within_the_folder(feed: Feed, data: bytes) -> None:
-    feed(TARGETS["care"], data)
+@often(12)
+@given(st.sampled_from(["care", "merge"]), st.one_of(parquet(), DAMAGE))
+def test_any_file_is_looked_after_within_the_folder(feed: Feed, what: str, data: bytes) -> None:
+    feed(TARGETS[what], data)
 
 
-@pytest.mark.parametrize("target", ["parquet", "care"])
+@pytest.mark.parametrize("target", ["parquet", "care", "merge"])
 @pytest.mark.parametrize("data", FOUND)
 def test_what_the_drill_found_stays_mended(feed: Feed, target: str, data: bytes) -> None:
     feed(TARGETS[target], data)
@@ -128,7 +132,7 @@ KEYS = {
 }  # fmt: skip
 
 
-@often(60)
+@often(30)
 @given(st.one_of(JSON, st.fixed_dictionaries({}, optional=KEYS)).map(json.dumps))
 @example("[" * 100_000)
 @example('{"name": "x", "command": "c", "skipped": [], "wanted": [{"run_id": "a", "trial": 1}]}')

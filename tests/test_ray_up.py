@@ -32,7 +32,8 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", *words],
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(folder)},
+        env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        | {"TMPDIR": str(folder)},
         # What a shell starts in its background ignores SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,

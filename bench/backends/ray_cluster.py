@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-import secrets
+import re
 import shutil
 import socket
 import subprocess
@@ -44,13 +44,8 @@ _QUIET = {
 }
 
 
-# A private cluster listens to whoever reaches this machine: it asks for a token that is in no file.
 # Ray's own watch over memory ends all workers for one greedy trial; the kernel ends that one alone.
-_OWN = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    "RAY_memory_monitor_refresh_ms": "0",
-}
+_OWN = {"RAY_memory_monitor_refresh_ms": "0"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +84,12 @@ def check_address(address: str) -> str:
             )
         address = found
     host, colon, port = address.rpartition(":")
-    if "//" in address or not colon or not port.isdigit() or not 0 < int(port) < 65536:
+    if (
+        "//" in address
+        or not colon
+        or not re.fullmatch("[0-9]{1,5}", port)
+        or not 0 < int(port) < 65536
+    ):
         raise BadInput(f"--address {one_line(address, 80)}: write auto, local or HOST:PORT")
     hint = "is the cluster up, and the port that of `ray start` (6379)?"
     try:
@@ -131,7 +131,7 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
     """
     os.environ.update(_QUIET)
     if address is None:
-        os.environ.update(_OWN)  # for good: Ray looks once in the life of a process
+        os.environ.update(_OWN)
     else:
         address = check_address(address)
     import ray
@@ -153,6 +153,7 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
                 slots = resources.slots or max(1, int((os.cpu_count() or 1) / resources.cpus))
                 cpus = max(1, round(slots * resources.cpus))
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+                _shut_token()
             else:
                 runtime_env["py_modules"] = [module]  # this machine's have it where we are
                 _join(address, options)
@@ -173,6 +174,14 @@ def at_a_time(resources: Resources) -> int:
     there = ray.cluster_resources()
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     return min(int(there.get(kind, 0) / share) for kind, share in wanted.items() if share)
+
+
+def _shut_token() -> None:
+    """Takes the token that Ray makes for a private cluster from the other users of the machine."""
+    with contextlib.suppress(OSError):
+        token = Path.home() / ".ray" / "auth_token"
+        if token.stat().st_mode & 0o077:
+            token.chmod(0o600)
 
 
 def _look_around(resources: Resources) -> None:

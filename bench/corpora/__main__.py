@@ -90,8 +90,9 @@ def show_corpus(name: Name, data_dir: DataDir = None) -> None:
 
 def _folder(data_dir: Path | None) -> Path:
     from bench.corpora import default_data_dir
+    from bench.corpora.texts import expanded
 
-    return data_dir.expanduser().absolute() if data_dir else default_data_dir()
+    return expanded(data_dir, "--data-dir") if data_dir else default_data_dir()
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def cache_dir() -> Path:
     $BENCH_CACHE, else `recurrent-bench` in $XDG_CACHE_HOME, else in the platform's cache folder.
     """
     if own := os.environ.get("BENCH_CACHE"):
-        return Path(own).expanduser().absolute()
+        return expanded(own, "BENCH_CACHE")
     if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser().absolute() / "recurrent-bench"
+        return expanded(xdg, "XDG_CACHE_HOME") / "recurrent-bench"
     import pooch
 
     return Path(pooch.os_cache("recurrent-bench"))
@@ -35,8 +35,17 @@ def cache_dir() -> Path:
 def default_data_dir() -> Path:
     """Returns the folder that holds `ptb/` and `wikitext-2/`: $BENCH_DATA, else in the cache."""
     if own := os.environ.get("BENCH_DATA"):
-        return Path(own).expanduser().absolute()
+        return expanded(own, "BENCH_DATA")
     return cache_dir() / "data"
+
+
+def expanded(path: str | Path, what: str) -> Path:
+    """Returns a path, absolute, with its `~` or `~user` replaced; BadInput for a user unknown."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        said = one_line(path, 80)
+        raise BadInput(f"{what} {said}: no such user has a home here; write a path") from None
 
 
 def text_hash(spelling: str, data_dir: Path, say: download.Say = lambda line: None) -> str:

@@ -26,7 +26,10 @@ def local_path(location: str) -> Path:
     if location.lower().startswith("file://"):
         rest = location[len("file://") :].removeprefix("localhost")
         return Path("/", urllib.parse.unquote(rest))
-    return Path(location).expanduser()
+    try:
+        return Path(location).expanduser()
+    except RuntimeError:  # an unknown ~user
+        raise BadInput(f"{location}: no such user has a home here; write a path") from None
 
 
 def open_storage(location: str) -> Storage:

@@ -158,6 +158,7 @@ def typed(
         rows = file.read(there, use_threads=file.metadata.num_row_groups > 1)
     else:
         rows = file.read_row_groups(groups, there)
+    rows.validate(full=True)  # or a text that is none in UTF-8 is noticed by whoever asks for it
     for column in absent:
         if column.name in needed:
             default = pa.array([FIELDS.get(column.name)], arrow_type(column.type))

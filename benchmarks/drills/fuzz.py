@@ -4,12 +4,13 @@ Each target is fed inputs that libFuzzer makes (through atheris) from good ones,
 lines of Python they reach, in a process of its own; what an input is held to is in `fuzz_watch`.
 atheris is not there for every Python, so it is an extra: `pip install "recurrent-bench[fuzz]"`.
 Findings, each the shortest input of its cause beside what was said, are written to --findings and
-end the drill with exit code 1. Prints a table and, with --name, writes records/fuzz-NAME.{json,md}.
+end the drill with exit code 1. Prints a table; --name writes records/drill-fuzz-NAME.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import logging
@@ -31,10 +32,15 @@ TARGETS = {
     "cache": "fuzz_texts",
     "parquet": "fuzz_records",
     "care": "fuzz_records",
+    "merge": "fuzz_records",
     "grid-json": "fuzz_records",
+    "checkpoint": "fuzz_state",
+    "options": "fuzz_options",
 }
 _HANGS_S = 120  # by the clock; libFuzzer ends the process, on a machine that others use as well
 _STARTS = 20
+_MEMORY = Path("/dev/shm")
+"""A file system in memory: every input lays out a folder anew."""
 
 
 def drill(target: str, inputs: int, seed: int, findings: Path) -> dict[str, Any]:
@@ -78,7 +84,12 @@ def child(name: str, inputs: int, seed: int, findings: Path) -> None:
         watching = importlib.import_module("benchmarks.drills.fuzz_watch")
         targets = importlib.import_module(f"benchmarks.drills.{TARGETS[name]}").TARGETS
     target = targets[name]
-    with tempfile.TemporaryDirectory() as folder, watching.place(Path(folder) / "place") as watch:
+    os.fsync = lambda fd: None  # no power is cut here
+    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(dir=memory) as folder,
+        watching.place(Path(folder) / "place") as watch,
+    ):
         corpus, words = Path(folder) / "seeds", Path(folder) / "words"
         corpus.mkdir()
         for number, good in enumerate(target.seeds()):
@@ -95,6 +106,7 @@ def child(name: str, inputs: int, seed: int, findings: Path) -> None:
         options += [f"-timeout={_HANGS_S}", f"-report_slow_units={_HANGS_S}"]
         options += ["-rss_limit_mb=4096", "-max_len=65536"]
         options += [f"-artifact_prefix={findings}/{name}-", str(corpus)]
+        gc.freeze()  # or what was imported is looked through again and again
         atheris.Setup([sys.argv[0], *options], feed)
         atheris.Fuzz()
 
@@ -118,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="200 inputs for each target")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other inputs")
     parser.add_argument("--findings", type=Path, help="folder; a new one of its own by default")
-    parser.add_argument("--name", help="write records/fuzz-NAME.json and .md")
+    parser.add_argument("--name", help="write records/drill-fuzz-NAME.json and .md")
     parser.add_argument("--child", choices=TARGETS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.inputs < 1 or args.seed < 1:
@@ -144,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from benchmarks.record import environment, write
 
         record = environment(torch.device("cpu")) | {"seed": args.seed, "rows": rows}
-        write(f"fuzz-{args.name}", "Hostile files", _table(rows), record)
+        write(f"drill-fuzz-{args.name}", "Hostile files", _table(rows), record)
     return 1 if any(row["findings"] for row in rows) else 0
 
 

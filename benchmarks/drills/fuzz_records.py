@@ -1,7 +1,7 @@
 """What a results folder holds, fuzzed: part-files, compacted files, definitions of grids.
 
-Every input damages one file of a small sound folder: two runs with part-files, two compacted,
-one grid. Bytes are changed by `fuzz_damage`; or a file is written anew as Parquet that is sound,
+Every input damages one file of a small sound folder: a run with part-files, three compacted, one
+grid. Bytes are changed by `fuzz_damage`; or a file is written anew as Parquet that is sound,
 with columns of other names, types and values than ours.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import functools
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import store
-from bench.report import entries, page
+from bench.report import write
 from bench.store import care
 from bench.store.compact import compact
 from bench.store.pairs import write_pair
@@ -37,7 +37,7 @@ base: {{corpus: "synthetic:train=1500:valid=300:test=300", nhid: 10, batch_size:
 axes: {{regularizer: [none, "ar:alpha=2"]}}
 reps: 2
 """
-_OWN = 2
+_OWN = 1
 
 
 @functools.cache
@@ -139,6 +139,7 @@ _KINDS: tuple[Callable[[bytes], Any], ...] = (
     lambda v: "rows",
     lambda v: "double",
     lambda v: _text(v),
+    lambda v: pa.array([v], pa.binary()).view(pa.string()),  # no text in UTF-8
 )
 
 
@@ -160,12 +161,17 @@ def _others(results: Path, name: str, runs: pd.DataFrame | None = None) -> None:
     assert not missing, f"records that were not touched are gone: {missing}"
 
 
+_CURVE = ("run_id", "epoch", "valid_nll")
+
+
 def read_records(data: bytes, here: Path) -> None:
     """Reading alone: runs, epochs, statuses, check."""
     name, content = _changed(data)
     results = _lay(here, {name: content})
-    runs, problems = store.load_runs(results)
-    epochs, more = store.load_epochs(results)
+    # All columns of the table that is damaged: of the other one those that a report draws.
+    hit = name.partition("/")[0]
+    runs, problems = store.load_runs(results, None, None if hit == "runs" else ("run_id", "status"))
+    epochs, more = store.load_epochs(results, None, None if hit == "epochs" else _CURVE)
     _lines([*problems, *more, *care.check(results)])
     assert runs.run_id.notna().all() and epochs.run_id.notna().all(), "a row of no run"
     _others(results, name, runs)
@@ -173,21 +179,35 @@ def read_records(data: bytes, here: Path) -> None:
 
 
 def keep_records(data: bytes, here: Path) -> None:
-    """Looking after it: orphans, merge into another folder, compact, prune."""
+    """Looking after it: orphans, compact, prune."""
     name, content = _changed(data)
     results = _lay(here, {name: content})
-    (results / "weights").mkdir()
-    (here / "above.safetensors").write_bytes(b"of nobody")
-    care.orphans(results, registry())
-    _, problems = care.merge(here / "other", [results])
-    _lines(problems)
-    try:
+    with _nothing_beside(here, results):
+        care.orphans(results, registry())
         _, problems = compact(results)
         _lines(problems)
-        every = store.load_runs(results)[0].run_id.tolist()
+        runs, _ = store.load_runs(results, columns=("run_id",))
+        _others(results, name, runs)
+        care.prune(results, [run_id for run_id in runs.run_id if run_id not in sound()[1]])
         _others(results, name)
-        care.prune(results, [run_id for run_id in every if run_id not in sound()[1]])
-        _others(results, name)
+
+
+def merge_records(data: bytes, here: Path) -> None:
+    """Merging it into a folder that is empty."""
+    name, content = _changed(data)
+    results, other = _lay(here, {name: content}), here / "other"
+    with _nothing_beside(here, results):
+        _, problems = care.merge(other, [results])
+        _lines(problems)
+        _others(other, name)
+
+
+@contextlib.contextmanager
+def _nothing_beside(here: Path, results: Path) -> Iterator[None]:
+    (results / "weights").mkdir()
+    (here / "above.safetensors").write_bytes(b"of nobody")
+    try:
+        yield
     finally:
         assert (here / "above.safetensors").exists(), "a file above the folder was deleted"
         strangers = sorted(p.name for p in here.iterdir() if p.name not in _MADE)
@@ -198,15 +218,12 @@ _MADE = ("results", "other", "above.safetensors", "cache", "data")
 
 
 def read_definition(data: bytes, here: Path) -> None:
-    """grids/NAME.json as the report takes it, but for the learning curves."""
+    """grids/NAME.json as the report takes it, page and table as files."""
     name = f"grids/{NAME}.json"
     results = _lay(here, {name: damaged(sound()[0][name], data)})
-    spec: dict[str, Any] = {"created_utc": "", "merged": 0}
-    spec |= store.load_grid(results, NAME) | {"name": NAME}
-    ids = [str(wanted["run_id"]) for wanted in spec["wanted"]]
-    records, problems = store.load_runs(results, ids, entries.COLUMNS)
-    html = page.render(spec, entries.join(spec, records), {}, problems)
+    html = write.write_grid(results, NAME).read_text("utf-8")
     assert "<script>alert" not in html
+    write.write_sheet(results, NAME)
 
 
 def _record_seeds() -> list[bytes]:
@@ -235,5 +252,6 @@ _TOKENS = tuple(
 TARGETS = {
     "parquet": Target(read_records, ("results",), _record_seeds, (b"PAR1", b"../", b"\n")),
     "care": Target(keep_records, ("results",), _record_seeds, (b"PAR1", b"../", b"\n")),
+    "merge": Target(merge_records, ("results", "other"), _record_seeds, (b"PAR1", b"../", b"\n")),
     "grid-json": Target(read_definition, (NAME,), _definition_seeds, _TOKENS),
 }

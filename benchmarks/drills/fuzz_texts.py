@@ -6,10 +6,13 @@ import contextlib
 import functools
 import io
 import math
+import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
+from bench import synthetic
 from bench.config import FIELDS, Grid, Trial, expand, load_grid, override, run_id, sources_of
 from bench.config import objective as objectives
 from bench.config.grid import PRESETS
@@ -115,7 +118,7 @@ _SPELLINGS = (
 )  # fmt: skip
 SPELLING_WORDS = [
     ":", "=", "+", ",", "-", ".", "/", "~", "e", "inf", "nan", "true", "False", "1e400", "-0",
-    "1_0", "０", "٣", "\0", "\u2028", "../", "~nobody", "alpha", "beta", "train", "valid", "seed",
+    "1_0", "０", "٣", "\0", "\u2028", "../", "~nemo", "alpha", "beta", "train", "valid", "seed",
     "path", "folder:path=", "9" * 30,
 ]  # fmt: skip
 
@@ -183,19 +186,32 @@ _CORPORA = (
 
 def read_cache(data: bytes, here: Path) -> None:
     """A damaged file of a cached corpus is seen and made again, or harms nobody."""
-    spelling, found = ("synthetic:train=60:valid=20:test=20", _TEXTS)[data[:1] > b"m"], ""
+    spelling = ("synthetic:train=60:valid=20:test=20", _TEXTS)[data[:1] > b"m"]
     _lay(here, {split: b"a b c\nb a\n" * 4 + split.encode() for split in _SPLITS})
-    found = text_hash(spelling, here)
-    load(spelling, here, found)
-    (folder,) = (p for p in (here / "cache" / "tokens").iterdir() if p.is_dir())
-    files = sorted(folder.iterdir())
-    file = files[int.from_bytes(data[1:2]) % len(files)]
-    content = file.read_bytes()
-    file.unlink()  # a file that is mapped must never shrink
-    file.write_bytes(damaged(content, data[2:]))
-    _sound(load(spelling, here, found))
-    with contextlib.redirect_stdout(io.StringIO()):
+    found, files = _cached(spelling, here)
+    for number, (name, content) in enumerate(files.items()):
+        file = here / "cache" / "tokens" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        hit = number == int.from_bytes(data[1:2]) % len(files)
+        file.write_bytes(damaged(content, data[2:]) if hit else content)
+    with patch("bench.synthetic.generate", _generated), contextlib.redirect_stdout(io.StringIO()):
+        _sound(load(spelling, here, found))
         show_corpus(spelling, here)
+
+
+_generated = functools.cache(synthetic.generate)
+_made: dict[str, tuple[str, dict[str, bytes]]] = {}
+
+
+def _cached(spelling: str, here: Path) -> tuple[str, dict[str, bytes]]:
+    """Returns the hash of a corpus's text and the files of its cache, made the first time."""
+    if spelling not in _made:
+        found, folder = text_hash(spelling, here), here / "cache" / "tokens"
+        load(spelling, here, found)
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+        _made[spelling] = found, {str(p.relative_to(folder)): p.read_bytes() for p in files}
+        shutil.rmtree(folder)  # a file that is mapped must never shrink
+    return _made[spelling]
 
 
 def _cache_seeds() -> list[bytes]:

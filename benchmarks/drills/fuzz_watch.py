@@ -13,6 +13,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -96,6 +97,7 @@ def place(folder: Path) -> Iterator[Watch]:
     os.environ |= {name: str(inside / value) for name, value in folders.items()}
     os.environ.pop("RAY_ADDRESS", None)
     watch = Watch(inside)
+    tempfile.gettempdir()  # which tries the folder, but once
     sys.addaudithook(watch.hook)
     os.chdir(inside)
     try:
