@@ -30,7 +30,11 @@ def ray_folder() -> Iterator[Path]:
 def files_of_tune(folder: Path) -> list[Path]:
     """The files of the driver's storage path and of the session's folder of the experiment."""
     places = [*folder.glob("bench-*/trials"), *folder.glob("ray/session_2*/artifacts")]
-    return [path for place in places for path in place.rglob("*") if path.is_file()]
+    found: list[Path] = []
+    for place in places:
+        with contextlib.suppress(FileNotFoundError):  # Tune's folder goes as the grid ends
+            found += [path for path in place.rglob("*") if path.is_file()]
+    return found
 
 
 def one_after_another(folder: Path) -> list[str]:
