@@ -19,6 +19,7 @@ from bench.store import StoreError, write_atomically
 
 _LOOK = 0.5
 """Seconds between looks at whether the other driver has ended."""
+_BRIEFLY, _PATIENCE = 0.05, 5.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -41,9 +42,9 @@ def claim(
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        own = FileLock(folder / f"{name}.lock", timeout=0)
+        own = _lock(folder / f"{name}.lock")
         while True:
-            with FileLock(folder / "claims.lock"):  # held only to look and to write
+            with _looking(folder / "claims.lock", tell, stopping):
                 holder = _holder(folder, wanted, name)
                 if holder is None:
                     own.acquire()
@@ -77,6 +78,35 @@ def claim(
             (folder / f"{name}.lock").unlink(missing_ok=True)
 
 
+def _lock(path: Path) -> FileLock:
+    # Where there are no locks, a file that is itself one would stay behind whoever is killed.
+    return FileLock(path, timeout=0, fallback_to_soft=False)
+
+
+@contextlib.contextmanager
+def _looking(
+    path: Path, tell: Callable[[str], None], stopping: Callable[[], bool]
+) -> Iterator[None]:
+    """Holds the lock under which claims are looked at and written, which takes milliseconds."""
+    lock, since, told = _lock(path), time.monotonic(), False
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            pass
+        if stopping():
+            raise KeyboardInterrupt
+        if not told and time.monotonic() - since > _PATIENCE:
+            told = True
+            tell(f"{path}: held by another process for {_PATIENCE:g} s now; waiting for it")
+        time.sleep(_BRIEFLY)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _holder(folder: Path, wanted: set[str], own: str) -> dict[str, Any] | None:
     """Returns the claim of a living driver on one of these trials; removes those of dead ones."""
     for path in sorted(folder.glob("*.json")):
@@ -84,7 +114,7 @@ def _holder(folder: Path, wanted: set[str], own: str) -> dict[str, Any] | None:
             continue
         lock = path.with_suffix(".lock")
         try:
-            with FileLock(lock, timeout=0):
+            with _lock(lock):
                 path.unlink(missing_ok=True)
                 lock.unlink(missing_ok=True)
             continue  # nobody held it

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import socket
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from bench.loop import Trainer, prepare_thread
 from bench.plugins import Registry, build_regularizers, find, load_class, source_hash
 from bench.precision import refusal
 from bench.snapshot import Misfit, put_back, take
-from bench.storage import open_storage
+from bench.storage import is_it, open_storage
 
 Course = Generator[Message | None, None, tuple[Message, bytes | None]]
 """A turn a window, and a message an epoch; in the end columns and the weights that are kept."""
@@ -57,8 +58,8 @@ def course(
 
     trainer.look = look
     yield {"run_id": job.run_id, "about": provenance.of_process(job.device)}
-    if keeping is not None:
-        yield from keeping.resume()
+    if keeping is not None and not (yield from keeping.resume()):
+        keeping = None
     try:
         for epoch in trainer.turns():
             if epoch is None:
@@ -99,29 +100,41 @@ class _Keeping:
         assert self.job.checkpoints is not None
         return Keeper(open_storage(self.job.checkpoints), self.job.run_id, self.about)
 
-    def resume(self) -> Iterator[Message]:
+    def resume(self) -> Generator[Message, None, bool]:
         """Puts the trainer back where the last whole checkpoint was taken; yields what it tells.
 
-        Raises Leave where it cannot be told whether there is one: to begin anew might cost hours.
+        Returns whether checkpoints can be kept on this machine. Raises Leave where it cannot be
+        told whether there is one: to begin anew might cost hours.
         """
         try:
+            if not _patiently(self._is_seen):
+                where = f"node {socket.gethostname()}: does not see --storage"
+                said = f"{where} {self.job.checkpoints}; its trials keep no checkpoints"
+                yield {"run_id": self.job.run_id, "said": said, "loud": True}
+                return False
             found = _patiently(lambda: self._keeper().load())
         except (OSError, BadInput) as error:
             raise Leave(f"its checkpoints are out of reach: {one_line(error, 300)}") from None
         if found is None:
-            return
+            return True
         tensors, numbers, epochs = found
         try:
             put_back(self.trainer, (tensors, numbers))
         except Misfit as error:
             yield {"run_id": self.job.run_id, "said": f"begins anew: {one_line(error, 200)}"}
-            return
+            return True
         self.epochs = epochs
         at = self.trainer.at
         said = f"goes on after epoch {at.epochs_done}, step {at.step}"
-        yield {"run_id": self.job.run_id, "said": said}
+        spent = at.train_seconds + at.seconds + at.eval_seconds
+        yield {"run_id": self.job.run_id, "said": said, "spent": spent}
         for epoch in epochs:
             yield {"run_id": self.job.run_id, "epoch": {"run_id": self.job.run_id, **epoch}}
+        return True
+
+    def _is_seen(self) -> bool:
+        wanted, where = self.job.storage_id, self.job.checkpoints
+        return wanted is None or where is None or is_it(open_storage(where), wanted)
 
     def is_due(self, epoch: dict[str, Any] | None) -> bool:
         """Whether a checkpoint is due after a turn, which may have ended an epoch."""
@@ -138,7 +151,7 @@ class _Keeping:
                 self._keeper().save(*take(self.trainer), self.epochs)
             except (OSError, BadInput) as error:
                 if not self.silent:
-                    message["said"] = f"no checkpoint: {one_line(error, 200)}"
+                    message |= {"said": f"no checkpoint: {one_line(error, 200)}", "loud": True}
                 self.silent = True
             finally:
                 self.rhythm.written(time.monotonic() - before)

@@ -166,6 +166,7 @@ class Display:
         self.name, self.progress, self.stream = name, progress, stream
         self.live: Any = None
         self.note = ""
+        self.remarks: set[str] = set()
         if stream.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -209,6 +210,18 @@ class Display:
 
             # Cut at the edge: the log has the whole of it.
             self.live.console.print(Text(line, "yellow"), no_wrap=True, overflow="ellipsis")
+
+    def remark(self, line: str) -> None:
+        """Shows a line, once, that all who look at the grid should know."""
+        if line in self.remarks:
+            return
+        self.remarks.add(line)
+        if self.live is None:
+            print(line, file=self.stream, flush=True)
+        else:
+            from rich.text import Text
+
+            self.live.console.print(Text(line, "yellow"))
 
     def vanish(self, run_ids: list[str]) -> None:
         """The processes of these trials vanished."""

@@ -159,6 +159,8 @@ class _Waves:
             self.display.start(name)
         if "said" in message:
             log.info("%s %s %s", name, label(self.plan.trials[name]), message["said"])
+            if message.get("loud"):
+                self.display.remark(message["said"])
         if "epoch" in message:
             self.epochs.setdefault(name, []).append(message["epoch"])
             self.display.epoch(name, message["epoch"]["epoch"])

@@ -12,9 +12,9 @@ from bench.config import PROTOCOL, Trial
 Message = dict[str, Any]
 """{"run_id"} with "start": True, "epoch": {...}, or "record": {...} and "weights": bytes | None.
 
-"said": a remark for the log. "about": columns that are known at the start. "waits": it runs again
-once those beside it have ended. "vanished": the trial is no more under way and has no record; how
-that came.
+"said": a remark for the log; "loud": for the screen as well. "about": columns that are known at the
+start. "spent": seconds that it took before it was resumed. "waits": it runs again once those beside
+it have ended. "vanished": the trial is no more under way and has no record; how that came.
 """
 Report = Callable[[Message], None]
 LEFT = "stopped before its end"
@@ -25,9 +25,10 @@ class How:
     """How trials are run, which moves no number of theirs.
 
     `pack`: how many may run side by side in one process; 0, as many as fit into the device's
-    memory. `checkpoints`: where they go, an absolute path or a URL; written as often as
-    `checkpoint_every` says. The limits are what a process of trials is held to from outside:
-    seconds for a trial and for one of its epochs, bytes for the process.
+    memory. `checkpoints`: where they go, an absolute path or a URL, written as often as
+    `checkpoint_every` says; a machine that sees another storage there than `storage_id` keeps none.
+    The limits are what a process of trials is held to from outside: seconds for a trial and for one
+    of its epochs, bytes for the process.
     """
 
     device: str
@@ -35,6 +36,7 @@ class How:
     keep_weights: bool
     pack: int = 1
     checkpoints: str | None = None
+    storage_id: str | None = None
     checkpoint_every: str = "60s"
     trial_timeout: float | None = None
     epoch_timeout: float | None = None

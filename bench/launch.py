@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BadInput, one_line
 from bench.options import Options, check, checkpoints_at, how
+from bench.stop import terminable
 from bench.storage import check_answers, open_storage, probe
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def launch(grid: object, options: Options, verb: str, argv: list[str]) -> int:
     command = f"{SHELL}{verb} {shlex.join(words)}".strip()
     dry = options.dry_run
     try:
-        with results_folder(options.results, write=not dry, may_be_empty=dry) as results:
+        with (
+            terminable(),
+            results_folder(options.results, write=not dry, may_be_empty=dry) as results,
+        ):
             return _run(grid, options, results, command)
     except KeyboardInterrupt:
         print("\ninterrupted; finished trials are kept. To go on:", file=sys.stderr)

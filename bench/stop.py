@@ -60,6 +60,19 @@ def on_signals(tell: Callable[[], None]) -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """In this context SIGTERM is a KeyboardInterrupt, for what runs before and after trials."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def kept() -> Iterator[None]:
     """In this context others may set handlers of their own; at its end ours are back."""
     if threading.current_thread() is not threading.main_thread():

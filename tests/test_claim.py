@@ -117,6 +117,50 @@ def test_where_there_are_no_locks_it_is_said(
     assert "no locks there" in line
 
 
+def test_a_file_system_without_locks_is_told_from_a_held_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lustre answers so; a file in the place of a lock would outlive whoever is killed."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    said: list[str] = []
+    with claim(tmp_path, ["a"], said.append) as waited:
+        assert not waited
+    assert ["no locks there" in line for line in said] == [True]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_lock_that_is_held_for_long_is_named(
+    ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_PATIENCE", 0.1)
+    (tmp_path / "claims").mkdir()
+    held = FileLock(tmp_path / "claims" / "claims.lock")
+    held.acquire()
+    said: list[str] = []
+
+    def stopping() -> bool:
+        if said and ends:
+            held.release()
+        return bool(said) and not ends
+
+    def wait() -> None:
+        with claim(tmp_path, ["a"], said.append, stopping):
+            pass
+
+    if ends:
+        wait()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    (line,) = said
+    assert line.startswith(str(tmp_path / "claims" / "claims.lock")) and "held" in line
+    held.release()
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "claims").write_text("a file")
     with pytest.raises(StoreError, match="--results"), claim(tmp_path, ["a"], pytest.fail):

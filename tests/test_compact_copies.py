@@ -242,6 +242,6 @@ def test_prune_and_check_know_epochs_whose_runs_were_never_published(
     (line,) = check(results)
     assert str(path) in line and "without their runs" in line
     assert prune(results, []) == 0 and path.exists(), "it may be a copy that is under way"
-    monkeypatch.setattr("bench.store.care.ABANDONED_SECONDS", -1)
+    monkeypatch.setattr("bench.store.abandoned.ABANDONED_SECONDS", -1)
     assert prune(results, []) == 1 and not path.exists()
     assert seen(results) == whole(ALL) and check(results) == []

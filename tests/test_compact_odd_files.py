@@ -195,7 +195,7 @@ def test_epochs_of_a_rerun_that_was_killed_are_named_and_pruned(
     (line,) = check(results)
     assert str(path) in line and "left by a writer that was killed" in line
     assert prune(results, []) == 0 and path.exists(), "its writer may live"
-    monkeypatch.setattr("bench.store.care.ABANDONED_SECONDS", -1)
+    monkeypatch.setattr("bench.store.abandoned.ABANDONED_SECONDS", -1)
     assert prune(results, []) == 1 and check(results) == []
     assert seen(results) == whole(ALL) and files(results) == PAIR
 

@@ -181,10 +181,14 @@ def test_a_line_per_finished_trial_when_not_a_terminal(clock: Clock) -> None:
         display.finish(ids[9], {"status": "failed", "error_text": "…\nOSError: [bold]x[/]"})
         display.finish(ids[10], ok(1.5, stop_reason="impossible"))
         display.finish(ids[11], {"status": "lost"})
+        for line in ("disk full", "no [bold]mount[/]", "disk full"):
+            display.remark(line)
     assert stream.getvalue().splitlines() == [
         "[ 9/12] 000000000008 gru 20 · none · rep 2 · valid 80.00 test 72.39 · 1:01",
         "[10/12] 000000000009 gru 20 · ar:alpha=2 · rep 0 · failed · OSError: [bold]x[/] · 1:00:00",
         "[11/12] 00000000000a gru 20 · ar:alpha=2 · rep 1 · valid 1.50 test 1.36 · IMPOSSIBLE "
         "(below the source) · 0:00",
         "[12/12] 00000000000b gru 20 · ar:alpha=2 · rep 2 · lost · 0:00",
+        "disk full",
+        "no [bold]mount[/]",
     ]

@@ -26,7 +26,7 @@ def test_no_reader_sees_anything_of_a_kill(
     assert figures["kills"] == 40 and figures["reads of all tables"] > 5
     assert figures["rows of runs"] > 5 and figures["temporary files that kills left"] > 0
     before = store.load_runs(results)[0]
-    monkeypatch.setattr("bench.store.care.ABANDONED_SECONDS", -1)
+    monkeypatch.setattr("bench.store.abandoned.ABANDONED_SECONDS", -1)
     prune(results, [])
     assert not list(results.rglob("*.tmp")) and store.load_runs(results)[0].equals(before)
 

@@ -33,6 +33,14 @@ def test_nothing_is_loaded_and_only_two_scripts_run() -> None:
     assert not re.search(r"\son\w+\s*=", re.sub(r"<script\b.*?</script>", "", html, flags=re.S))
 
 
+def test_a_run_that_was_resumed_is_marked() -> None:
+    grid = simulate()
+    for times, record in enumerate(grid.records[:3]):
+        record["resumed"] = times
+    page = text_of(grid.html())
+    assert re.findall(r"resumed \d+×", page) == ["resumed 1×", "resumed 2×"]
+
+
 def test_hostile_names_are_text_everywhere() -> None:
     html = hostile().html([f"{bad}: truncated" for bad in HOSTILE])
     drawn = json.dumps(figures_of(html), ensure_ascii=False)

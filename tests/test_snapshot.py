@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from bench import snapshot
+from bench.backends import pool
+from bench.backends.child import UnderWay
 from bench.checkpoint import Keeper
 from bench.course import Leave, build, course
 from bench.job import Job, Message
 from bench.snapshot import Misfit, put_back, take
+from bench.storage import identity, open_storage
 from benchmarks.drills import resume
 from benchmarks.drills.resume import BOTH, FURTHER, End, same, undisturbed
 
@@ -163,6 +168,51 @@ def test_checkpoints_out_of_reach_are_waited_for_and_never_thrown_away(
     with pytest.raises(Leave, match="out of reach: the server is gone"):
         list(going)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+
+
+def test_a_machine_that_does_not_see_the_storage_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+    """One that joined the cluster later, without the folder that the others share."""
+    shared, local = tmp_path / "shared", tmp_path / "local"
+    name = identity(open_storage(str(shared)))
+    assert name == identity(open_storage(str(shared))) != identity(open_storage(str(local)))
+    (calm,) = resume.jobs([{"cell": "lstm"}])
+    (one,) = resume.jobs(
+        [{"cell": "lstm"}], checkpoints=str(local), storage_id=name, checkpoint_every="1e"
+    )
+    said, left = run(one, stop_after=45)
+    assert left and not list(tmp_path.rglob("*.safetensors"))
+    assert ["does not see --storage" in m["said"] for m in said if m.get("loud")] == [True]
+    said, left = run(one)
+    assert not left and epochs_of(said) == epochs_of(run(calm)[0])
+    there = dataclasses.replace(one, checkpoints=str(shared))
+    said, left = run(there, stop_after=45)
+    assert left and list(shared.rglob("*.safetensors"))
+    assert not any("loud" in m for m in said)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_aloud_once(tmp_path: Path) -> None:
+    (one,) = resume.jobs([{"cell": "lstm"}], checkpoints=str(tmp_path), checkpoint_every="0s")
+    going = course(one)
+    said = [next(going)]
+
+    (tmp_path / "checkpoints").write_text("in the way")
+    said += list(going)
+    assert len([m for m in said if m and "no checkpoint" in m.get("said", "")]) == 1
+
+
+def test_what_a_trial_took_before_it_was_resumed_counts(tmp_path: Path) -> None:
+    where = {"checkpoints": str(tmp_path), "checkpoint_every": "3600s"}
+    (one,) = resume.jobs([{"cell": "lstm"}], **where)
+    run(one, stop_after=45)
+    said, _ = run(one, stop_after=50)
+    (message,) = [m for m in said if "spent" in m]
+    assert 0 < message["spent"] < 600
+    trial = UnderWay(one)
+    before = trial.began
+    child = SimpleNamespace(under_way={one.run_id: trial})
+    pool._note(child, message)  # type: ignore[arg-type]
+    assert trial.began == before - message["spent"]
+    assert trial.heard >= before, "the clock of its epoch is its own"
 
 
 @pytest.mark.parametrize("other", [{"cell": "gru"}, {"nhid": 13}, {"precision": "fp64"}])

@@ -239,8 +239,8 @@ def test_a_trial_that_hangs_costs_the_others_no_checkpoint(tmp_path: Path) -> No
     assert len(list(tmp_path.glob("r/checkpoints/*/*"))) == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
-def test_while_it_is_planned(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_it_is_planned(tmp_path: Path, number: signal.Signals) -> None:
     stand = tmp_path / "stand"
     top = f"open({str(stand)!r}, 'w')\n__import__('time').sleep(3600)"
     rogue(tmp_path / "p", "hangs", top=top)
@@ -249,9 +249,8 @@ def test_while_it_is_planned(tmp_path: Path, number: signal.Signals, code: int) 
     wait_until(lambda: stand.exists() or run.poll() is not None)
     run.send_signal(number)
     out, _ = run.communicate(timeout=20)
-    assert run.returncode == code
-    going_on = f"python -m bench.grid {grid}"
-    assert (going_on in out.splitlines()[-1]) if code == 130 else out == ""
+    assert run.returncode == 130
+    assert f"python -m bench.grid {grid}" in out.splitlines()[-1]
     assert not (tmp_path / "r").exists()
 
 

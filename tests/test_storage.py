@@ -15,6 +15,8 @@ import pytest
 from bench.storage import (
     Storage,
     check_answers,
+    identity,
+    is_it,
     open_storage,
     probe,
     probe_from_node,
@@ -154,6 +156,15 @@ def test_nodes_that_see_the_storage_pass_and_leave_nothing(storage: Storage) -> 
     assert len(storage.names("probe")) == 3
     check_answers(storage, token, answers)
     assert storage.names() == []
+
+
+def test_a_storage_tells_itself_from_others(storage: Storage, tmp_path: Path) -> None:
+    assert not is_it(storage, "")
+    name = identity(storage)
+    assert name and identity(storage) == name
+    assert is_it(storage, name) and not is_it(storage, "other")
+    assert not is_it(open_storage(str(tmp_path / "elsewhere")), name)
+    assert identity(open_storage(str(tmp_path / "elsewhere"))) != name
 
 
 def test_importing_storage_imports_no_driver() -> None:

@@ -94,9 +94,33 @@ def test_orphans_are_records_of_a_plugin_that_changed_or_went(
     left = results / "runs" / ".x.123.tmp"
     left.write_bytes(b"left by a killed writer")
     assert prune(results, list(found)) == 4  # two records, their two epochs
-    monkeypatch.setattr("bench.store.care.ABANDONED_SECONDS", -1)
+    monkeypatch.setattr("bench.store.abandoned.ABANDONED_SECONDS", -1)
     assert prune(results, []) == 1 and not left.exists()
     assert sorted(store.load_runs(results)[0].run_id) == ["aaaaaaaaaaaa", "dddddddddddd"]
+
+
+def test_prune_takes_the_checkpoints_that_nobody_goes_on_from(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, _ = folders
+    wanted = [{"run_id": name, "trial": {"cell": "lstm"}} for name in ("a" * 12, "b" * 12)]
+    head = {"name": "tiny", "command": "", "skipped": [], "merged": 0}
+    store.save_grid(results, head | {"wanted": wanted})
+    store.write_run(results, record("b" * 12))
+    store.write_run(results, record("c" * 12, status="lost"))
+    paths = {}
+    for letter in "abcd":
+        folder = results / "checkpoints" / (12 * letter)
+        folder.mkdir(parents=True)
+        paths[letter] = folder / "000001-0123456789abcdef.safetensors"
+        paths[letter].write_bytes(b"x")
+    assert prune(results, []) == 0, "their trials may be under way"
+    monkeypatch.setattr("bench.store.abandoned.ABANDONED_SECONDS", -1)
+    (results / "grids" / "broken.json").write_text("{")
+    assert prune(results, []) == 1 and not paths["b"].exists(), "a grid nobody can read wants any"
+    (results / "grids" / "broken.json").unlink()
+    assert prune(results, []) == 2
+    assert [letter for letter, path in paths.items() if path.exists()] == ["a"]
 
 
 def test_check_lists_every_problem_and_nothing_else(folders: tuple[Path, Path]) -> None:

@@ -137,6 +137,7 @@ def _note(child: Child, message: Message) -> None:
         trial.heard = time.monotonic()
         if "start" in message:
             trial.began = trial.heard
+        trial.began -= message.get("spent", 0.0)
         if "waits" in message:  # until it starts again no clock of its own runs
             trial.began = trial.heard = math.inf
 

@@ -22,7 +22,7 @@ from bench.errors import BadInput, nearest, one_line
 from bench.job import Job
 from bench.plugins import FOLDER, ship, tree
 from bench.stop import kept
-from bench.storage import check_answers, open_storage, probe, probe_from_node
+from bench.storage import check_answers, identity, open_storage, probe, probe_from_node
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +123,11 @@ def running_here() -> str | None:
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[None]:
+def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[str | None]:
     """Joins the cluster at `address`, or starts a private one on this machine for None.
 
-    Its workers find our code, as it is now, before all else. Raises BadInput when no cluster can be
-    joined.
+    Its workers find our code, as it is now, before all else. Yields the identity of the storage
+    that its nodes share, if one is given. Raises BadInput when no cluster can be joined.
     """
     os.environ.update(_QUIET)
     if address is None:
@@ -158,11 +158,12 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[Non
                 runtime_env["py_modules"] = [module]  # this machine's have it where we are
                 _join(address, options)
         try:
+            shared = None
             if address is not None:
                 _look_around(resources)
                 if job.checkpoints is not None:
-                    _check_storage(job.checkpoints, resources)
-            yield
+                    shared = _check_storage(job.checkpoints, resources)
+            yield shared
         finally:
             ray.shutdown()
 
@@ -199,8 +200,8 @@ def _look_around(resources: Resources) -> None:
         print(f"no node has a {wanted} yet: trials wait for one", flush=True)
 
 
-def _check_storage(location: str, resources: Resources) -> None:
-    """Raises BadInput unless each node that is there can write what the driver reads."""
+def _check_storage(location: str, resources: Resources) -> str:
+    """Returns a storage's identity; BadInput unless each node there is writes what we read."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -219,6 +220,7 @@ def _check_storage(location: str, resources: Resources) -> None:
     said = {name: _answer(answer) for name, answer in answers.items()}
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # one may have died meanwhile
     check_answers(storage, token, {n: words for n, words in said.items() if ids[n] in alive})
+    return identity(storage)
 
 
 def _answer(said: Any) -> str:

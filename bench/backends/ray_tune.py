@@ -10,6 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.backends.child import GRACE
@@ -43,8 +44,8 @@ def run(
     actor or node vanished delivers no record. Once `stopping` says so, trials write where they
     stand and the rest is not begun. Raises BadInput when no cluster can be joined.
     """
-    waiting = list(jobs)
-    with cluster(address, resources, jobs[0]):
+    with cluster(address, resources, jobs[0]) as shared:
+        waiting = [replace(job, storage_id=shared) for job in jobs]
         while waiting and not stopping():
             devices = at_a_time(resources)  # of a cluster that grows, more from wave to wave
             wave = waiting[: max(WAVE, ROUNDS * devices)]

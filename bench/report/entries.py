@@ -20,7 +20,7 @@ from bench.store import RUNS
 
 _UNREAD = {
     *("schema", "corpus_hash", "seed", "regularizer_hparams", "started_utc"),
-    *("cell_source", "regularizer_source", "plugin_origin", "resumed"),
+    *("cell_source", "regularizer_source", "plugin_origin"),
 }
 COLUMNS = tuple(c.name for c in RUNS if c.name not in FIELDS and c.name not in _UNREAD)
 """Columns of the records that the page reads; a trial's fields are in the grid's file."""

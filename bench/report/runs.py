@@ -51,7 +51,8 @@ def all_runs(corpora: Sequence[Corpus], most: int | None = None) -> list[View]:
             (words.number(run.number("tokens_per_s")), run.number("tokens_per_s")),
             (_mib(run), run.number("peak_mem_bytes")),
         )
-        table.append(_where(corpus, row, setting, run) | {"numbers": numbers})
+        more = {"numbers": numbers, "resumed": int(run.number("resumed") or 0)}
+        table.append(_where(corpus, row, setting, run) | more)
     return table
 
 

@@ -7,12 +7,14 @@ further package, and pins a botocore of its own. All other schemes go by fsspec 
 from bench.storage.atomic import publish, write_atomically
 from bench.storage.contract import Found, Storage
 from bench.storage.location import is_remote, local_path, open_storage
-from bench.storage.probe import check_answers, probe, probe_from_node
+from bench.storage.probe import check_answers, identity, is_it, probe, probe_from_node
 
 __all__ = [
     "Found",
     "Storage",
     "check_answers",
+    "identity",
+    "is_it",
     "is_remote",
     "local_path",
     "open_storage",

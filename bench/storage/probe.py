@@ -12,6 +12,7 @@ from bench.storage.contract import Storage
 from bench.storage.location import open_storage
 
 _FOLDER = "probe"
+_IDENTITY = "checkpoints/storage-id"
 
 
 def probe(storage: Storage) -> str:
@@ -64,6 +65,27 @@ def check_answers(storage: Storage, token: str, answers: Mapping[str, str]) -> N
             f"--storage {storage.location}: node {node}{more}: {said}; "
             "it must be one folder or bucket that every node can read and write"
         )
+
+
+def identity(storage: Storage) -> str:
+    """Returns what tells this storage from every other; written there by the first who asks.
+
+    A node that joins later, without the folder that the others share, has a folder of that name
+    of its own disk, and finds nothing there. Raises BadInput.
+    """
+    try:
+        if storage.get(_IDENTITY) is None:
+            storage.put(_IDENTITY, secrets.token_hex(8).encode())
+        found = storage.get(_IDENTITY)
+    except OSError as error:
+        raise BadInput(f"--storage {_said(storage.location, error)}") from None
+    return (found or b"").decode(errors="replace")
+
+
+def is_it(storage: Storage, expected: str) -> bool:
+    """Whether what is seen here is the storage that the driver named. OSError."""
+    found = storage.get(_IDENTITY)
+    return found is not None and found.decode(errors="replace") == expected
 
 
 def _own(token: str, node: str) -> str:

@@ -89,7 +89,10 @@ def prune(
     plugins: Annotated[Path | None, typer.Option(help="A further plugin folder.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
-    """Delete the orphans, and what killed writers left behind. Without --yes it only says so."""
+    """Delete the orphans, what killed writers left behind, and checkpoints nobody goes on from.
+
+    Without --yes it only says so.
+    """
     from bench.plugins import find
     from bench.store.care import orphans as orphans_of
     from bench.store.care import prune as delete

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput
 from bench.plugins import Registry
-from bench.storage.atomic import is_held, write_atomically
+from bench.storage.atomic import write_atomically
+from bench.store.abandoned import abandoned, unpaired
 from bench.store.compact import RUNS_PER_GROUP, alone, drop
 from bench.store.files import aside_path, compacted_names, own_files, part_path, shown
 from bench.store.folded import read_compacted, rows_by_run, unknown_columns
@@ -24,7 +23,6 @@ from bench.store.schema import FINAL, RESULT_COLUMNS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ABANDONED_SECONDS = 3600
 _PRUNE = "prune deletes it after an hour"
 
 
@@ -58,15 +56,9 @@ def check(results: Path) -> list[str]:
             problems.append(f"{shown(path)}: epochs of a run that has no record")
         elif path.exists():
             problems.append(f"{shown(path)}: left by a writer that was killed, {_PRUNE}")
-    for path in _unpaired(results):
+    for path in unpaired(results):
         problems.append(f"{shown(path)}: epochs without their runs: left by a compact, {_PRUNE}")
     return problems
-
-
-def _unpaired(results: Path) -> list[Path]:
-    names = compacted_names(results, "epochs")
-    there = compacted_names(results)
-    return [part_path(results, "epochs", name) for name in names if name not in there]
 
 
 def count(results: Path) -> int:
@@ -235,32 +227,9 @@ def prune(results: Path, run_ids: Sequence[str]) -> int:
                 gone += _delete(part_path(results, table, run_id))
                 gone += _delete(aside_path(results, table, run_id))
             gone += _delete(results / "weights" / f"{run_id}.safetensors")
-        left = _unpaired(results) + _without_record(results)
-        for folder in ("runs", "epochs", "weights", "grids", "reports"):
-            left += (results / folder).glob(".*.tmp")
-        for path in left:
-            with contextlib.suppress(FileNotFoundError):  # its writer lives, and was quicker
-                if _abandoned(path):
-                    gone += _delete(path)
+        for path in abandoned(results):
+            gone += _delete(path)
     return gone
-
-
-def _abandoned(path: Path) -> bool:
-    """Whether nobody writes a file any more. FileNotFoundError.
-
-    A clock that jumps ahead makes every file old, so a writer also holds the file that it writes.
-    """
-    there = path.stat()
-    changed = max(there.st_mtime, there.st_ctime)  # a copy may have the first of its original
-    return time.time() - changed > ABANDONED_SECONDS and not is_held(path)
-
-
-def _without_record(results: Path) -> list[Path]:
-    """Returns the epochs of reruns that were killed before their record; the older one counts."""
-    own = {*own_files(results, "epochs")} - {*own_files(results, "runs")}
-    folded, _ = read_compacted(results, "runs", own, columns=("run_id",))
-    paths = [part_path(results, "epochs", run_id) for run_id in folded["run_id"].to_pylist()]
-    return [path for path in paths if path.exists()]
 
 
 def _delete(path: Path) -> int:
