@@ -33,7 +33,8 @@ def claim(
     """Waits until no other driver of the folder runs one of these trials, and then claims them.
 
     Yields whether it waited: then some of them may have records now. A claim is a lock that the
-    system lets go when its process is gone, however it went. Where the file system knows no locks,
+    system lets go when its process is gone, however it went; trials of a killed driver may run for
+    some seconds more, but nobody takes their records. Where the file system knows no locks,
     `tell` is told, once, and the claim is only a hope. Raises StoreError when the folder cannot be
     written, and KeyboardInterrupt once `stopping` says so while it waits.
     """

@@ -12,7 +12,7 @@ from bench import store
 from tests.grids import assert_same, bench, grid_file, rogue, start
 from tests.test_resume import recorded, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("cluster")]
 HERE = ("--backend", "local", "--jobs", 0)
 
 

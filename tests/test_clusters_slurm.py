@@ -95,7 +95,7 @@ class Slurm:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("cluster")
 def test_a_job_that_is_stopped_is_requeued_and_goes_on(tmp_path: Path) -> None:
     """SIGTERM to the script: the grid stops, the job asks to be queued again, nothing stays. Then
     the same command finishes the grid, on one node this time."""
@@ -130,7 +130,7 @@ def test_a_job_that_is_stopped_is_requeued_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("cluster")
 def test_bad_input_is_not_requeued(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path)
     job = slurm.sbatch("no-such-grid", nodes=1)

@@ -30,7 +30,7 @@ AXES = "{cell: [lstm], regularizer: [none, ar]}"
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("cluster")
 @pytest.mark.slow
 def test_a_short_storm_costs_nothing() -> None:
     words = [sys.executable, "-m", "benchmarks.drills.chaos", "--quick"]

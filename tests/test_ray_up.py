@@ -100,7 +100,7 @@ def test_hosts_are_apart_and_nothing_outlives_the_end(end: signal.Signals, tmp_p
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("cluster")
 @pytest.mark.usefixtures("possible")
 def test_from_ray_up_to_ray_down(tmp_path: Path) -> None:
     """The whole drill: its exit code says that all held, its lines that nothing was left out."""

@@ -153,7 +153,7 @@ def results(tmp_path: Path) -> Path:
 
 def ahead(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
     now = time.time
-    monkeypatch.setattr("bench.store.care.time.time", lambda: now() + 3600 * hours)
+    monkeypatch.setattr("bench.store.abandoned.time.time", lambda: now() + 3600 * hours)
 
 
 def test_a_clock_that_jumps_ahead_takes_no_file_from_a_writer(

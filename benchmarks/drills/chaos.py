@@ -25,6 +25,7 @@ from unittest.mock import patch
 
 import psutil
 
+from bench.checkpoint import kept
 from bench.storage import open_storage
 from bench.store.mirror import results_folder
 from benchmarks.drills.drivers import Begin, command_of
@@ -181,7 +182,7 @@ def _recorded(scratch: Path) -> int:
 
 def _left_behind(checkpoints: str, scratch: Path) -> list[str]:
     """Names checkpoints that nobody needs any more, and trials that run unseen."""
-    found = [f"left: {name}" for name in open_storage(checkpoints).names("checkpoints")]
+    found = [f"left: checkpoints of {run_id}" for run_id in sorted(kept(open_storage(checkpoints)))]
     return found + _running(scratch, trains)
 
 

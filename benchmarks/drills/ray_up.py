@@ -136,7 +136,7 @@ class Laptop:
 def drill(folder: Path, options: argparse.Namespace) -> None:
     """All stages. Raises when something is not as it must be."""
     keep = visible(folder / "common")
-    hosts.settle(folder, keep)
+    hosts.settle(folder, [ROOT, *keep])  # the drill itself may lie in /tmp
     os.environ.update(LAPTOP)
     names = ["head", *(f"worker{n}" for n in range(1, options.workers + 1))]
     for name in names:
