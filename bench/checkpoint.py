@@ -7,6 +7,7 @@ The last two are kept, until the trial's record is written.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -27,7 +28,8 @@ FORMAT = 1
 KEPT = 2
 SHARE = 0.05
 """Of a trial's time that writing checkpoints may take, however often they are asked for."""
-_NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.safetensors")
+NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.safetensors")
+"""Of a checkpoint's file: its number, and a hash of its bytes."""
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -98,6 +100,8 @@ class Keeper:
                 continue
             if hashlib.sha256(content).hexdigest()[:16] != digest:
                 log.warning("%s: damaged; the one before it serves", name)
+                with contextlib.suppress(OSError):  # or it would count among the last two
+                    self.storage.delete(name)
                 continue
             try:
                 return self._read(content)
@@ -125,7 +129,7 @@ class Keeper:
         """Returns number, digest and name of each checkpoint, the oldest first."""
         found = []
         for name in self.storage.names(_folder(self.run_id)):
-            if match := _NAME.fullmatch(name.rpartition("/")[2]):
+            if match := NAME.fullmatch(name.rpartition("/")[2]):
                 found.append((int(match[1]), match[2], name))
         return sorted(found)
 

@@ -140,9 +140,9 @@ class _Keeping:
         """Whether a checkpoint is due after a turn, which may have ended an epoch."""
         return self.rhythm.due(None if epoch is None else self.trainer.at.epochs_done)
 
-    def write(self) -> Message:
-        """Writes a checkpoint; the message is a sign of life, and the first time why it cannot."""
-        message: Message = {"run_id": self.job.run_id}
+    def write(self) -> Message | None:
+        """Writes a checkpoint; the first time that it cannot, returns a message of why."""
+        message = None
         if self.trainer.diverged:  # it is at its end
             return message
         with self.trainer.pause():
@@ -151,7 +151,8 @@ class _Keeping:
                 self._keeper().save(*take(self.trainer), self.epochs)
             except (OSError, BadInput) as error:
                 if not self.silent:
-                    message |= {"said": f"no checkpoint: {one_line(error, 200)}", "loud": True}
+                    said = f"no checkpoint: {one_line(error, 200)}"
+                    message = {"run_id": self.job.run_id, "said": said, "loud": True}
                 self.silent = True
             finally:
                 self.rhythm.written(time.monotonic() - before)

@@ -204,12 +204,16 @@ class Display:
             f"{outcome(record)} · {_span(time.monotonic() - since)}"
         )
         if self.live is None:
-            print(line, file=self.stream, flush=True)
+            self._print(line)
         elif record["status"] != "ok":
             from rich.text import Text
 
             # Cut at the edge: the log has the whole of it.
             self.live.console.print(Text(line, "yellow"), no_wrap=True, overflow="ellipsis")
+
+    def _print(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads any more, as in `… | head`: trials go on
+            print(line, file=self.stream, flush=True)
 
     def remark(self, line: str) -> None:
         """Shows a line, once, that all who look at the grid should know."""
@@ -217,7 +221,7 @@ class Display:
             return
         self.remarks.add(line)
         if self.live is None:
-            print(line, file=self.stream, flush=True)
+            self._print(line)
         else:
             from rich.text import Text
 

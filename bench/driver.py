@@ -20,6 +20,7 @@ from bench.claim import claim
 from bench.config import Trial
 from bench.display import Display, Progress, label, outcome
 from bench.errors import BadInput
+from bench.gridlog import log_file
 from bench.job import LEFT, Job, Message, base_record
 from bench.plan import Plan
 from bench.stop import on_signals
@@ -59,23 +60,25 @@ def drive(
     if not missing or backend is None:
         return dict(plan.statuses)
     with (
-        _log_file(results.folder / "grids" / f"{plan.grid.name}.log"),
-        on_signals(lambda: None) as stop,
-        claim(results.folder, [job.run_id for job in missing], _tell, stop),
+        log_file(results.folder / "grids" / f"{plan.grid.name}.log"),
+        on_signals(lambda: None) as asked,
+        claim(results.folder, [job.run_id for job in missing], _tell, asked),
     ):
         # Another driver may have ended since they were read, waited for or not.
         plan = replace(plan, statuses=store.statuses(results.folder, plan.trials))
         missing = plan.to_run(rerun)
         if checkpoints is not None:
-            _forget(checkpoints, plan.statuses)
+            _forget(checkpoints, _kept(plan, missing))
         with Display(
             plan.grid.name, Progress(plan.trials, _kept(plan, missing)), sys.stdout
         ) as display:
             waves = _Waves(plan, missing, display, results, checkpoints)
             for _ in range(1 + max_retries):
                 if waves.missing:
-                    waves.run(backend)
+                    waves.run(backend, asked)
             waves.end()
+        if asked():
+            raise KeyboardInterrupt
     return waves.statuses
 
 
@@ -115,17 +118,23 @@ class _Waves:
         self.weights: dict[str, bytes] = {}
         self.causes: dict[str, str] = {}
 
-    def run(self, backend: Backend) -> None:
-        """Runs what is missing once; what vanished or ran out of memory is left for another."""
+    def run(self, backend: Backend, asked: Stopping) -> None:
+        """Runs what is missing once; what vanished or ran out of memory is left for another.
+
+        `asked`: whether somebody asked to stop before it.
+        """
         self.causes.clear()
         with on_signals(self.display.stopping) as stop:
-            with _in_background(self._take) as deliver:
-                backend(self.missing, deliver, stop)
-            if stop.asked:
+            for pack in sorted({job.pack for job in self.missing}):
+                if asked() or stop():
+                    raise KeyboardInterrupt
+                with _in_background(self._take) as deliver:
+                    backend([job for job in self.missing if job.pack == pack], deliver, stop)
+            if stop():
                 raise KeyboardInterrupt
-        # What vanished may have had company; it tries again alone.
+        begun = {*self.causes, *self.statuses}  # some of them in company; they try again alone
         self.missing = [
-            replace(job, pack=1) if job.run_id in self.causes else job
+            replace(job, pack=1) if job.run_id in begun else job
             for job in self.missing
             if self.statuses.get(job.run_id, "oom") == "oom"
         ]
@@ -202,10 +211,9 @@ def _in_background(take: Callable[[Message], None]) -> Iterator[Deliver]:
 
     A record waits for the disk several times, and no trial shall wait with it. What `take` raises
     is raised by the next call, whoever's message that is, and by all further ones; they hand over
-    nothing. Any trial calls at its start and after each epoch, so an error is seen when the first
-    of those that run ends an epoch. At the end, of whatever kind, all that was handed over has been
-    taken, and an error that was not seen before is raised: in place of a KeyboardInterrupt as well,
-    since a record that is not written is not kept.
+    nothing. At the end, of whatever kind, all that was handed over has been taken, and an error
+    that was not seen before is raised: in place of a KeyboardInterrupt as well, since a record that
+    is not written is not kept.
     """
     pending: deque[Future[None]] = deque()
     try:
@@ -258,36 +266,6 @@ def _definition(plan: Plan, results: Path, command: str) -> dict[str, Any]:
         "skipped": skipped,
         "merged": plan.expansion.merged,
     }
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that a full disk silences: the records hold all that it does."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
-
-
-@contextlib.contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Sends what the harness logs, tracebacks among it, to the grid's one log file."""
-    try:
-        handler = _LogFile(path, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    root = logging.getLogger("bench")
-    root.setLevel(logging.INFO)
-    root.propagate = False
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def _log_end(trial: Trial, record: dict[str, Any]) -> None:

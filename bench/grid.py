@@ -59,7 +59,7 @@ def grid(
         str,
         typer.Option(metavar="auto|N", help="Trials side by side in one process, on one device."),
     ] = "1",
-    max_retries: Annotated[int, typer.Option(help="Further tries for lost trials.")] = 3,
+    max_retries: Annotated[int, typer.Option(help="Further tries for lost and oom trials.")] = 3,
     checkpoint_every: Annotated[
         str, typer.Option(metavar="60s|2e|off", help="Seconds or epochs between checkpoints.")
     ] = "60s",
@@ -77,7 +77,7 @@ def grid(
         float | None, typer.Option(help="GB of memory that a trial's process may take.")
     ] = None,
     rerun: Annotated[
-        str | None, typer.Option(metavar="failed|all", help="Run recorded trials again.")
+        str | None, typer.Option(metavar="failed|all", help="Run these recorded trials again, too.")
     ] = None,
     keep_weights: Annotated[
         str | None, typer.Option(metavar="none|best", help="Keep each trial's best weights.")

@@ -28,7 +28,8 @@ class How:
     memory. `checkpoints`: where they go, an absolute path or a URL, written as often as
     `checkpoint_every` says; a machine that sees another storage there than `storage_id` keeps none.
     The limits are what a process of trials is held to from outside: seconds for a trial and for one
-    of its epochs, bytes for the process.
+    of its epochs, bytes for the process. `own_clock`: what it took before it was resumed counts,
+    for it was alone then.
     """
 
     device: str
@@ -41,6 +42,7 @@ class How:
     trial_timeout: float | None = None
     epoch_timeout: float | None = None
     memory_limit: int | None = None
+    own_clock: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ def how(options: Options, device: str, keep_weights: bool, checkpoints: str | No
         trial_timeout=options.trial_timeout,
         epoch_timeout=options.epoch_timeout,
         memory_limit=None if options.memory_limit is None else int(options.memory_limit * 1e9),
+        own_clock=options.pack == "1",
     )
 
 

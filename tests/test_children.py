@@ -153,6 +153,19 @@ def test_without_its_parent_it_writes_where_it_stands_and_ends(tmp_path: Path, h
     assert found == sorted(job.run_id for job in jobs)
 
 
+def test_what_an_orphan_started_ends_with_it(tmp_path: Path, hold: Path) -> None:
+    note = tmp_path / "note"
+    once = f"""if self.calls == 1:
+            started = __import__("subprocess").Popen(["sleep", "900"])
+            open({str(note)!r}, "w").write(str(started.pid))
+        """
+    job = long_job(tmp_path)
+    rogue(tmp_path / "p", "holds", call=once + HOLD)
+    trial = Trial(**job.trial)
+    orphan(tmp_path, [job_of(trial, tmp_path / "p")], in_first_epoch)
+    wait_until(lambda: gone([int(note.read_text())]), 5)
+
+
 def test_a_parent_that_never_read_and_dies(tmp_path: Path) -> None:
     trial = Trial(corpus=CORPUS, nhid=200, batch_size=20, bptt=35, epochs=1)
     job = dataclasses.replace(job_of(trial), keep_weights=True)  # more than a pipe holds

@@ -159,6 +159,22 @@ def test_the_best_of_one_corpus_is_not_that_of_another() -> None:
     ]
 
 
+class Gone(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_grid_goes_on_when_nobody_reads_any_more() -> None:
+    every = grid()
+    with Display("tiny", Progress(every, {}), Gone()) as display:
+        for run_id in every:
+            display.finish(run_id, ok(80))
+        display.remark("no [bold]mount[/]")
+    assert display.progress.done == len(every)
+
+
 # --- not a terminal -------------------------------------------------------------------------------
 
 

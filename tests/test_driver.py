@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,97 @@ def test_ctrl_c_says_that_trials_are_kept_only_if_they_are(
     else:
         assert outcome.code == 130 and "finished trials are kept" in outcome.err
         assert kept == 1
+
+
+@pytest.mark.parametrize("where", ["_forget", "log_file"])
+def test_a_stop_that_is_asked_for_before_the_first_trial_is_heard(
+    verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    real = getattr(driver, where)
+
+    def then(*given: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(driver, where, then)
+    monkeypatch.setattr(local, "run", lambda *_, **__: pytest.fail("it runs"))
+    outcome = verb("grid", grid_file(tmp_path, "{cell: [lstm]}"), *LOCAL)
+    assert outcome.code == 130 and "To go on" in outcome.err
+
+
+def test_a_stop_between_two_waves_is_heard(
+    verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves = []
+
+    def run(jobs: list[Job], deliver: Deliver, *_: Any, **__: Any) -> None:
+        waves.append(jobs)
+        deliver({"run_id": jobs[0].run_id, "vanished": "its node"})
+
+    write = store.write_run
+
+    def lost(*given: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        write(*given)
+
+    monkeypatch.setattr(local, "run", run)
+    monkeypatch.setattr(store, "write_run", lost)
+    outcome = verb("grid", grid_file(tmp_path, "{cell: [lstm]}"), *LOCAL)
+    assert outcome.code == 130 and len(waves) == 1
+
+
+def test_what_is_tried_again_runs_apart_from_packs(
+    verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packs: list[list[int]] = []
+
+    def run(jobs: list[Job], deliver: Deliver, *_: Any, **__: Any) -> None:
+        first = not packs
+        packs.append([job.pack for job in jobs])
+        for job, end in zip(jobs, ("oom", "stopped", "vanished", "not begun"), strict=False):
+            if first and end == "vanished":
+                deliver({"run_id": job.run_id, "vanished": "its node"})
+            elif not first or end != "not begun":
+                record = base_record(job) | {"status": end if first else "stopped"}
+                deliver({"run_id": job.run_id, "record": record, "weights": None})
+
+    monkeypatch.setattr(local, "run", run)
+    grid = grid_file(tmp_path, "{cell: [lstm, gru, rnn_tanh, rnn_relu]}")
+    assert verb("grid", grid, *LOCAL, "--pack", 3).code == 0
+    assert packs == [[3, 3, 3, 3], [1, 1], [3]]
+
+
+def test_a_rerun_goes_on_from_its_own_checkpoint(
+    verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = grid_file(tmp_path, "{cell: [lstm, gru]}")
+    assert verb("grid", grid, *LOCAL).code == 0
+    names = [path.stem for path in sorted((tmp_path / "results" / "runs").iterdir())]
+    kept = [tmp_path / "results" / "checkpoints" / name / "000001-x.safetensors" for name in names]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"of a rerun that was stopped")
+    seen: list[bool] = []
+
+    def run(jobs: list[Job], *_: Any, **__: Any) -> None:
+        seen.extend(path.exists() for path in kept)
+
+    monkeypatch.setattr(local, "run", run)
+    verb("grid", grid, *LOCAL, "--rerun", "all", "--max-retries", 0)
+    assert seen == [True, True]
+    grid = grid_file(tmp_path, "{cell: [lstm, gru, rnn_tanh]}")
+    verb("grid", grid, *LOCAL, "--max-retries", 0)
+    assert seen[2:] == [False, False], "nobody needs them"
+
+
+def test_a_log_that_is_a_link_is_refused(verb: Verb, tmp_path: Path) -> None:
+    """As in a results folder of somebody else: to any file of ours."""
+    grid = grid_file(tmp_path, "{cell: [lstm]}")
+    folder = tmp_path / "results" / "grids"
+    folder.mkdir(parents=True)
+    (folder / "tiny.log").symlink_to(tmp_path / "precious")
+    refused(verb("grid", grid, *LOCAL), "tiny.log: a link")
+    assert not (tmp_path / "precious").exists()
 
 
 def test_the_log_tells_the_nearest_cause_of_the_last_try(

@@ -50,6 +50,7 @@ ORDER = [
     "claim",
     "backends",
     "display",
+    "gridlog",
     "driver",
     "dryrun",
     "options",

@@ -213,6 +213,10 @@ def test_what_a_trial_took_before_it_was_resumed_counts(tmp_path: Path) -> None:
     pool._note(child, message)  # type: ignore[arg-type]
     assert trial.began == before - message["spent"]
     assert trial.heard >= before, "the clock of its epoch is its own"
+    shared = UnderWay(dataclasses.replace(one, own_clock=False))
+    began = shared.began
+    pool._note(SimpleNamespace(under_way={one.run_id: shared}), message)  # type: ignore[arg-type]
+    assert shared.began == began, "others trained on its clock"
 
 
 @pytest.mark.parametrize("other", [{"cell": "gru"}, {"nhid": 13}, {"precision": "fp64"}])

@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -31,8 +32,8 @@ GRACE = 6.0
 """Seconds that a process has to write its checkpoints when it is told to end."""
 _LOOK = 0.2
 """Seconds between looks at whether to end, where there is nothing to do."""
-_SAID = 8000
-"""Characters of what a process wrote at its end that are kept."""
+_SAID, _MOST = 8000, 1 << 24
+"""Characters of what a process wrote at its end that are kept; bytes until it is emptied."""
 
 
 @dataclass
@@ -53,35 +54,36 @@ class Child:
         self.asked = self.waits = self.told = False
         self.under_way: dict[str, UnderWay] = {}
         self.born = time.monotonic()
-        self.connection, theirs = Pipe()
-        lifeline, self._lifeline = os.pipe()
-        descriptor, name = tempfile.mkstemp(prefix="bench-")
-        os.unlink(name)  # noqa: PTH108 - nobody else reads it, and a killed driver leaves nothing
-        self._stderr = descriptor
-        # Each writer at its end, so that it can be emptied: warnings of days would fill a disk.
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
-        numbers = f"{theirs.fileno()}, {lifeline}, {pack}"
+        with contextlib.ExitStack() as whole:  # or nothing of it stays open
+            self.connection, theirs = Pipe()
+            whole.callback(self.connection.close)
+            with theirs:
+                lifeline, self._lifeline = os.pipe()
+                whole.callback(os.close, self._lifeline)
+                try:
+                    self._stderr = _unseen_file()
+                    whole.callback(os.close, self._stderr)
+                    self.process = self._begin(environment, (theirs.fileno(), lifeline), pack)
+                finally:
+                    os.close(lifeline)
+            whole.pop_all()
+
+    def _begin(
+        self, environment: dict[str, str], ends: tuple[int, int], pack: int
+    ) -> subprocess.Popen[bytes]:
+        numbers = f"{ends[0]}, {ends[1]}, {pack}"
         inherited = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        try:
-            self.process = subprocess.Popen(
-                # -P: what lies in the current folder, a checkout of ours perhaps, is not imported.
-                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({numbers})"],
-                env=inherited | {"PYTHONPATH": path} | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what a plugin prints would tear the driver's display
-                stderr=descriptor,
-                pass_fds=(theirs.fileno(), lifeline),
-                start_new_session=True,  # Ctrl-C is the driver's to interpret
-            )
-        except OSError:  # no more processes here
-            self.connection.close()
-            os.close(self._lifeline)
-            os.close(descriptor)
-            raise
-        finally:
-            theirs.close()
-            os.close(lifeline)
+        return subprocess.Popen(
+            # -P: what lies in the current folder, a checkout of ours perhaps, is not imported.
+            [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({numbers})"],
+            env=inherited | {"PYTHONPATH": path} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # what a plugin prints would tear the driver's display
+            stderr=self._stderr,
+            pass_fds=ends,
+            start_new_session=True,  # Ctrl-C is the driver's to interpret
+        )
 
     def give(self, job: Job | None) -> None:
         """Answers a request for a job; None: there is none for one more beside those it runs."""
@@ -92,6 +94,11 @@ class Child:
             self.under_way[job.run_id] = UnderWay(job)
         with contextlib.suppress(OSError):  # it vanished: the next word from it will be its end
             self.connection.send(job)
+
+    def trim(self) -> None:
+        """Empties what the process wrote when it is too much: days of warnings fill a disk."""
+        if self._written() > _MOST:
+            os.ftruncate(self._stderr, 0)
 
     def stop(self) -> None:
         """Tells the process to write its checkpoints and end."""
@@ -145,6 +152,15 @@ class Child:
         os.close(self._stderr)
 
 
+def _unseen_file() -> int:
+    """Opens a file without a name: nobody else reads it, and a killed driver leaves nothing."""
+    descriptor, name = tempfile.mkstemp(prefix="bench-")
+    os.unlink(name)  # noqa: PTH108
+    # Each writer at its end, so that it can be emptied.
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+    return descriptor
+
+
 def serve(connection_fd: int, lifeline: int, pack: int) -> None:
     """The child's end: runs jobs until it is told to end, or its parent is gone."""
     for descriptor in (connection_fd, lifeline):
@@ -181,6 +197,8 @@ def serve(connection_fd: int, lifeline: int, pack: int) -> None:
             if not run_trials(jobs(), lambda said: say("message", said), pack, stop):
                 break
         say("end")
+    if select.select([lifeline], [], [], 0)[0]:  # the parent is gone; so goes what a trial started
+        os.killpg(0, signal.SIGKILL)
 
 
 def _exit_aloud(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:

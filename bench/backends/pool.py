@@ -10,6 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from bench.backends.child import GRACE, Child, died
+from bench.errors import BadInput
 from bench.job import LEFT, Job, Message, base_record
 
 Deliver = Callable[[Message], None]
@@ -58,8 +59,8 @@ class Pool:
                     self._ended(child, waiting, deliver)
                     goes_on = False
                 else:
-                    goes_on = _within_limits(child, deliver)
-                if not goes_on:
+                    goes_on = True
+                if not (goes_on and _within_limits(child, deliver)):
                     child.close()
                     self.children.remove(child)
         if end is not None:
@@ -84,7 +85,13 @@ class Pool:
             environment = thread_limits(first.threads)
             if self.gpus:
                 environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-            self.children.append(Child(slot, environment, first.pack))
+            try:
+                self.children.append(Child(slot, environment, first.pack))
+            except OSError as error:
+                if not self.children:
+                    said = f"no process can be started here: {error.strerror}"
+                    raise BadInput(f"{said}; use fewer --jobs, or raise `ulimit`") from None
+                self.slots = len(self.children)  # as many as there is room for
 
     def _hear(self, child: Child, waiting: deque[Job], deliver: Deliver) -> bool:
         """Handles one thing a process said; returns whether it goes on."""
@@ -134,10 +141,12 @@ def _note(child: Child, message: Message) -> None:
     elif run_id in child.under_way:
         trial = child.under_way[run_id]
         trial.about |= message.get("about", {})
-        trial.heard = time.monotonic()
+        if message.keys() & {"start", "epoch"}:
+            trial.heard = time.monotonic()
         if "start" in message:
             trial.began = trial.heard
-        trial.began -= message.get("spent", 0.0)
+        if trial.job.own_clock:
+            trial.began -= message.get("spent", 0.0)
         if "waits" in message:  # until it starts again no clock of its own runs
             trial.began = trial.heard = math.inf
 
@@ -150,6 +159,7 @@ def _within_limits(child: Child, deliver: Deliver) -> bool:
     """
     if child.connection.poll():  # what it has said meanwhile comes first
         return True
+    child.trim()
     now = time.monotonic()
     if not child.asked and now - child.born > _START:
         child.process.kill()  # its end is told as any other

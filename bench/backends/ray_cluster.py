@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import bench
-from bench.backends.pool import thread_limits
+from bench.backends.pool import Stopping, thread_limits
 from bench.errors import BadInput, nearest, one_line
 from bench.job import Job
 from bench.plugins import FOLDER, ship, tree
 from bench.stop import kept
-from bench.storage import check_answers, identity, open_storage, probe, probe_from_node
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10
-_PROBE_SECONDS = 30
 _TYPE = "accelerator_type:"
 _QUIET = {
     "GCS_SERVER_REQUEST_TIMEOUT_SECONDS": str(CONNECT_SECONDS),
@@ -123,11 +121,14 @@ def running_here() -> str | None:
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[str | None]:
+def cluster(
+    address: str | None, resources: Resources, job: Job, stopping: Stopping = lambda: False
+) -> Iterator[str | None]:
     """Joins the cluster at `address`, or starts a private one on this machine for None.
 
     Its workers find our code, as it is now, before all else. Yields the identity of the storage
-    that its nodes share, if one is given. Raises BadInput when no cluster can be joined.
+    that its nodes share, if one is given. Raises BadInput when no cluster can be joined, and
+    KeyboardInterrupt once `stopping` says so while nodes are asked.
     """
     os.environ.update(_QUIET)
     if address is None:
@@ -147,7 +148,7 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[str
     with shipped(job.plugins) as module:
         # Ray puts the folder that ray.init is called in before all else on its workers' sys.path.
         # There it must find what was sent, not a checkout that happens to be on that machine.
-        with contextlib.chdir(Path(module).parent), kept():  # Ray takes SIGTERM for itself
+        with contextlib.chdir(Path(module).parent), _kept():
             if address is None:
                 # Never attach to a cluster that happens to run here: the address is always stated.
                 slots = resources.slots or max(1, int((os.cpu_count() or 1) / resources.cpus))
@@ -162,19 +163,31 @@ def cluster(address: str | None, resources: Resources, job: Job) -> Iterator[str
             if address is not None:
                 _look_around(resources)
                 if job.checkpoints is not None:
-                    shared = _check_storage(job.checkpoints, resources)
+                    from bench.backends.ray_storage import check_storage
+
+                    shared = check_storage(job.checkpoints, resources.cpus, stopping)
             yield shared
         finally:
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, and ends the process on one while it starts."""
+    with kept():
+        try:
+            yield
+        except SystemExit:
+            raise KeyboardInterrupt from None
+
+
 def at_a_time(resources: Resources) -> int:
-    """Returns how many trials the cluster can run side by side, as it is now."""
+    """Returns how many trials the cluster can run side by side, as it is now; at least one."""
     import ray
 
     there = ray.cluster_resources()
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return min(int(there.get(kind, 0) / share) for kind, share in wanted.items() if share)
+    return max(1, min(int(there.get(kind, 0) / share) for kind, share in wanted.items() if share))
 
 
 def _shut_token() -> None:
@@ -198,39 +211,6 @@ def _look_around(resources: Resources) -> None:
         if known:
             raise BadInput(f"--device-class {wanted}: no node has it. {nearest(wanted, known)}")
         print(f"no node has a {wanted} yet: trials wait for one", flush=True)
-
-
-def _check_storage(location: str, resources: Resources) -> str:
-    """Returns a storage's identity; BadInput unless each node there is writes what we read."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    storage = open_storage(location)
-    token = probe(storage)
-    asked, ids = {}, {}
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU", 0) >= resources.cpus:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ask = ray.remote(num_cpus=0, scheduling_strategy=there)(probe_from_node)
-            name = f"{node['NodeManagerHostname']} {node['NodeManagerAddress']}"
-            name = f"{name} {node['NodeID'][:8]}"
-            asked[name], ids[name] = (location, token, ask), node["NodeID"]
-    answers = {name: ask.remote(*given, name) for name, (*given, ask) in asked.items()}
-    ray.wait(list(answers.values()), num_returns=len(answers), timeout=_PROBE_SECONDS)
-    said = {name: _answer(answer) for name, answer in answers.items()}
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # one may have died meanwhile
-    check_answers(storage, token, {n: words for n, words in said.items() if ids[n] in alive})
-    return identity(storage)
-
-
-def _answer(said: Any) -> str:
-    import ray
-
-    try:
-        answer: str = ray.get(said, timeout=0.1)
-    except ray.exceptions.RayError as error:
-        return f"no answer within {_PROBE_SECONDS} s: {one_line(error, 100)}"
-    return answer
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def run(
     actor or node vanished delivers no record. Once `stopping` says so, trials write where they
     stand and the rest is not begun. Raises BadInput when no cluster can be joined.
     """
-    with cluster(address, resources, jobs[0]) as shared:
+    with cluster(address, resources, jobs[0], stopping) as shared:
         waiting = [replace(job, storage_id=shared) for job in jobs]
         while waiting and not stopping():
             devices = at_a_time(resources)  # of a cluster that grows, more from wave to wave
