@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from bench.store import folded, rows
 from bench.store import read as reading
 from bench.store.care import check, count, merge, prune
 from bench.store.compact import compact
-from bench.store.files import aside_path, own_files, part_path
+from bench.store.files import aside_path, compacted_names, own_files, part_path
 from bench.store.parts import as_table, write_table
 from tests.attempts import IDS, PAIR, TABLES, compacted, files, filled, seen, whole, write
 from tests.records import epochs
@@ -220,3 +222,40 @@ def test_old_files_stay_readable_under_a_name_without_a_hash(results: Path) -> N
     compact(results)
     assert seen(results) == whole(ALL | {IDS[1]: 6}) and files(results) == PAIR
     assert len(pd.read_parquet(results / "runs")) == 5
+
+
+def say_made_from(results: Path, name: str, said: bytes) -> None:
+    """Writes a compacted file of runs anew with other metadata and without a seal."""
+    path = part_path(results, "runs", name)
+    rows = pq.read_table(path)
+    pq.write_table(rows.replace_schema_metadata({folded.MADE_FROM: said}), path)
+
+
+@pytest.mark.parametrize("said", [b"5", b"null", b"[[1]]", b'{"a": 1}', b'"x"', b"[1, null]", b"["])
+def test_what_a_file_says_of_its_making_may_be_anything(results: Path, said: bytes) -> None:
+    compact(results)
+    other = filled(results.parent / "other")
+    write(other, "a" * 12, 6)
+    compact(other)
+    shutil.copytree(other, results, dirs_exist_ok=True)
+    for name in compacted_names(results):
+        say_made_from(results, name, said)
+    assert seen(results) == whole(ALL | {"a" * 12: 6})
+    assert compact(results) == (0, []) and seen(results) == whole(ALL | {"a" * 12: 6})
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_files_that_were_made_from_each_other_hide_nothing(results: Path, length: int) -> None:
+    compact(results)
+    for number in range(max(1, length - 1)):
+        other = filled(results.parent / f"other{number}")
+        write(other, "a" * 12, 6)
+        compact(other)
+        shutil.copytree(other, results, dirs_exist_ok=True)
+    names = compacted_names(results)
+    for place, name in enumerate(names):
+        of = name if length == 1 else names[(place + 1) % length]
+        say_made_from(results, name, json.dumps([of]).encode())
+    assert len(names) == max(2, length) and seen(results) == whole(ALL | {"a" * 12: 6})
+    assert compact(results) == (0, []) and files(results) == PAIR
+    assert seen(results) == whole(ALL | {"a" * 12: 6})

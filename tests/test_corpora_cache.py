@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,35 @@ def test_a_damaged_cache_is_built_again(spelling: str, cache: Path, name: str) -
     assert load(spelling, Path("/")).train.tolist() == ids
     damaged.unlink()
     assert load(spelling, Path("/")).train.tolist() == ids
+
+
+@pytest.mark.parametrize("spelling", ["folder:path=TEXTS", "synthetic:train=2000"])
+def test_a_flipped_bit_is_another_text_and_is_built_again(
+    spelling: str, cache: Path, tmp_path: Path
+) -> None:
+    for split, data in TEXTS.items():
+        (tmp_path / f"{split}.txt").write_bytes(data * 5)
+    spelling = spelling.replace("TEXTS", str(tmp_path))
+    text_hash = load(spelling, Path("/")).hash
+    (folder,) = (p for p in cache.iterdir() if p.is_dir())
+    contents = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert {"train.npy", "vocab.txt", "meta.json"} < contents.keys()
+    for name, content in contents.items():
+        for place in (len(content) // 2, len(content) - 4):
+            spoilt = bytearray(content)
+            spoilt[place] ^= 1
+            (folder / name).write_bytes(spoilt)
+            load(spelling, Path("/"), text_hash)
+            assert {p.name: p.read_bytes() for p in folder.iterdir()} == contents, name
+
+
+def test_a_cache_from_before_there_were_checksums_is_made_again(spelling: str, cache: Path) -> None:
+    whole = load(spelling, Path("/"))
+    meta = cache / f"{whole.hash}-v1" / "meta.json"
+    said = json.loads(meta.read_text())
+    meta.write_text(json.dumps({k: v for k, v in said.items() if k not in ("files", "sha256")}))
+    assert load(spelling, Path("/"), whole.hash).oov == whole.oov
+    assert json.loads(meta.read_text()) == said
 
 
 # The command line

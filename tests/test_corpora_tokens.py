@@ -130,7 +130,7 @@ def test_the_last_block_ends_a_line(text: bytes, monkeypatch: pytest.MonkeyPatch
 
 
 FORMAT_1 = {
-    "meta.json": "2add83b4d58c",
+    "meta.json": "a60a6fcdb92b",
     "test.npy": "4c15088abf60",
     "train.npy": "812f51c2c57c",
     "valid.npy": "3ec2ac2732e9",

@@ -133,6 +133,53 @@ def test_cost_ratio_by_hand() -> None:
     assert cost.cost_table(grid.corpus())[1]["time"] == words.NOTHING
 
 
+def test_a_mean_clock_of_several_hosts_says_so() -> None:
+    grid = Grid()
+    for rep in range(4):
+        for name in ("none", "ar"):
+            clock: dict[str, Any] = {
+                "host": f"node{rep // 2}",
+                "tokens_per_s": 1e3 * (1 + rep // 2),
+            }
+            clock = clock if name == "none" else clock | {"host": "node0"}
+            grid.add({"regularizer": name, "rep": rep}, valid_nll=4.0, test_nll=4.0, **clock)
+    none, ar = cost.cost_table(grid.corpus())
+    assert (none["n"], none["hosts"], none["tokens"]) == (4, 2, "1,500")
+    assert ar["hosts"] == 1 and ar["rate"] == "× 1.00 [1.00, 1.00]", "of the two on one host"
+    assert text_of(grid.html()).count("4 on 2 hosts") == 1
+
+
+@pytest.mark.parametrize("value", [-1000.0, -1e300, 700.0, 1e300])
+def test_numbers_that_no_run_has_are_left_out_of_the_figures(value: float) -> None:
+    """As a foreign record may have them, sealed or not."""
+    grid = simulate()
+    figures_there = len(figures_of(grid.html()))
+    for record in grid.records:
+        record |= {"valid_floor": value, "unigram_nll": value}
+    grid.epochs[3]["valid_nll"] = value
+    curves = figures.curves_of(grid.frames()[1])
+    assert sum(map(len, curves.values())) == len(grid.epochs) - 1
+    html = grid.html()
+    assert len(figures_of(html)) == figures_there and "floor: the source" not in html
+    grid.epochs = [epoch | {"valid_nll": value} for epoch in grid.epochs]
+    assert len(figures_of(grid.html())) == figures_there - 1
+
+
+def test_clocks_that_no_run_has_are_no_ratio() -> None:
+    grid = Grid()
+    for name, clock in (("none", 5e-324), ("ar", 1e308)):
+        for rep in range(3):
+            both: dict[str, Any] = {
+                "tokens_per_s": clock,
+                "train_seconds": clock,
+                "epochs_done": -1,
+            }
+            grid.add({"regularizer": name, "rep": rep}, valid_nll=4.0, test_nll=4.0, **both)
+    row = cost.cost_table(grid.corpus())[1]
+    assert (row["time"], row["rate"]) == (words.NOTHING, words.NOTHING)
+    grid.html()
+
+
 def test_simulated_grid_says_what_happened() -> None:
     html = simulate().html(["results/runs/x.parquet: truncated"])
     text = text_of(html)

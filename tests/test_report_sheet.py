@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +108,41 @@ def test_numbers_stay_numbers_also_negative_and_impossible_ones() -> None:
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_text_that_starts_like_a_formula_is_text(text: str) -> None:
-    assert sheet.cell(text) == f"'{text}"
+    assert sheet.cell(text) == "'" + re.sub(r"([\t\r\n])=", r"\1'=", text)
     grid = Grid()
     record: dict[str, Any] = dict.fromkeys(("device", "torch", "determinism"), text)
     grid.add({"corpus": text, "cell": text, "regularizer": text}, valid_nll=4.0, **record)
     header, line = list(csv.reader(io.StringIO(text_of(grid), newline="")))
     for name, found in zip(header, line, strict=True):
         assert not found.startswith(("=", "+", "@", "\t", "\r")), (name, found)
-    assert dict(zip(header, line, strict=True))["determinism"] == f"'{text}"
+    assert dict(zip(header, line, strict=True))["determinism"] == sheet.cell(text)
     read = pd.read_csv(io.StringIO(text_of(grid), newline=""))
     assert read["valid_nll"][0] == 4.0 and read["regularizer"][0].startswith("'")
+
+
+@pytest.mark.parametrize("cut", [";", "\t", "\n", "; ", ';"', ';" "', ";;", "\r\n"])
+def test_no_formula_begins_where_another_spreadsheet_cuts_a_text(cut: str) -> None:
+    """One whose decimal sign is a comma cuts at each `;` that no quote at a cell's start guards."""
+    payload = f"x{cut}=cmd|'/C calc'!A0{cut}-2+3"
+    grid = Grid()
+    trial = {"corpus": f"folder:path=/{payload}", "regularizer": payload}
+    grid.add(trial, valid_nll=-4.5, device=payload)
+    text = text_of(grid)
+    for mark in (";", "\t", "|;\t,"):
+        for line in text.splitlines():
+            for found in re.split(f"[{mark}]", line.replace('"', "")):
+                bare = found.strip()
+                assert bare[:1] not in tuple("=+@") or not bare, (mark, found)
+                assert bare[:1] != "-" or re.fullmatch(r"-[\d.e-]+", bare), (mark, found)
+    read = pd.read_csv(io.StringIO(text, newline=""))
+    assert read["valid_nll"][0] == -4.5 and read["corpus"][0].startswith("folder:path=/x")
 
 
 def test_what_cannot_be_seen_is_written_out_and_other_text_is_as_it_is() -> None:
     assert sheet.cell("a\u202eb\x00\ud800") == "a\\u202eb\\u0000\\ud800"
     assert sheet.cell("ar:alpha=2+tar:beta=1") == "ar:alpha=2+tar:beta=1"
-    assert sheet.cell('a "b", c\nd') == 'a "b", c\nd'
+    for text in ('a "b", c\nd', "3 NVIDIA A100; 2 NVIDIA H200", "folder:path=/a;b=c", "a, -b; 1-2"):
+        assert sheet.cell(text) == text
 
 
 def test_hostile_names_read_back(tmp_path: Path) -> None:

@@ -69,6 +69,22 @@ def test_code_in_a_results_folder_is_never_run(verb: Verb, tmp_path: Path, deep:
     assert not mark.exists()
 
 
+def test_python_runs_what_lies_in_its_folder_unless_it_is_told_not_to(tmp_path: Path) -> None:
+    """As SECURITY.md says: no line of ours is read before that, so no line of ours can help."""
+    mark = tmp_path / "it ran"
+    for name in ("typer.py", "bench/__init__.py"):
+        folder = tmp_path / name.partition(".")[0].replace("/", "-")
+        store.prepare(folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"open({str(mark)!r}, 'w')\n")
+        for safe in ("1", ""):  # an empty one is none
+            words = [sys.executable, "-m", "bench.report", "--results", "."]
+            changes = {"PYTHONSAFEPATH": safe, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(words, cwd=folder, env=os.environ | changes, capture_output=True)
+            assert mark.exists() == (safe == ""), (name, safe, done.stderr)
+        mark.unlink()
+
+
 class _Bomb:
     def __init__(self, mark: Path) -> None:
         self.mark = mark

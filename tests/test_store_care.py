@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def test_prune_takes_the_checkpoints_that_nobody_goes_on_from(
         folder.mkdir(parents=True)
         paths[letter] = folder / "000001-0123456789abcdef.safetensors"
         paths[letter].write_bytes(b"x")
+        os.utime(paths[letter], (0, 0))  # before the records
     assert prune(results, []) == 0, "their trials may be under way"
     monkeypatch.setattr("bench.store.abandoned.ABANDONED_SECONDS", -1)
     (results / "grids" / "broken.json").write_text("{")

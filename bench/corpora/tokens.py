@@ -50,7 +50,8 @@ def build(spelling: str, data_dir: Path, folder: Path) -> str:
 
     `train.npy`, `valid.npy`, `test.npy`: int32 [N]. `vocab.txt`: the word of each id, a line each.
     `valid-nll.npy`, `test-nll.npy`: float64 [N], of a corpus whose source is known. `meta.json`,
-    written last: lengths, unigram nll, words that train lacks. Raises BadInput, OSError.
+    written last: lengths, unigram nll, words that train lacks, and the SHA-256 of all of them and
+    of its own. Raises BadInput, OSError.
     """
     import numpy as np
 
@@ -80,9 +81,29 @@ def build(spelling: str, data_dir: Path, folder: Path) -> str:
         },
         "unigram_nll": _unigram_nll(folder, size),
         "oov": oov,
+        "files": digests(folder),
     }
+    meta["sha256"] = digest_of(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     return combined(hashes)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file that `build` fills, but for meta.json. OSError.
+
+    Takes half a second for a gigabyte, on a processor that has instructions for it.
+    """
+    found = {}
+    for path in sorted((*folder.glob("*.npy"), folder / "vocab.txt")):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def digest_of(meta: dict[str, Any]) -> str:
+    """Returns the SHA-256 of what meta.json says beside it."""
+    said = {key: value for key, value in meta.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _open_texts(

@@ -16,6 +16,7 @@ from bench.stats import Estimate, paired
 def cost_table(corpus: Corpus) -> list[View]:
     """Rows of the cost table, from ok runs; ratios pair equal repetitions on equal devices.
 
+    Means go over all hosts whose devices have one name, and say so: such hosts may differ in speed.
     Runs that were packed shared the device with others: their clocks measure those, too, and count
     for nothing here.
     """
@@ -33,6 +34,7 @@ def cost_table(corpus: Corpus) -> list[View]:
                     "row": row,
                     "setting": setting,
                     "n": len(ok),
+                    "hosts": len({run.record.get("host") for run in averaged}),
                     "tokens": words.number(sum(speed) / len(speed) if speed else None),
                     "seconds": words.number(sum(epoch) / len(epoch) if epoch else None, 2),
                     "time": words.ratio(time) if time else words.NOTHING,
@@ -68,7 +70,7 @@ def _alone(run: Run) -> bool:
 
 def _epoch_seconds(run: Run) -> float | None:
     seconds, epochs = run.number("train_seconds"), run.number("epochs_done")
-    return seconds / epochs if seconds and epochs and seconds > 0 else None
+    return seconds / epochs if seconds and epochs and min(seconds, epochs) > 0 else None
 
 
 def _tokens_per_s(run: Run) -> float | None:

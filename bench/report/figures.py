@@ -20,11 +20,11 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
 def curves_of(epochs: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
-    """(epoch, valid nll) of every run, in order, without NaN and what exp cannot hold."""
+    """(epoch, valid nll) of every run, in order: of what has a place on a log axis."""
     curves: dict[str, list[tuple[int, float]]] = {}
     part = epochs[["run_id", "epoch", "valid_nll"]].dropna().sort_values(["run_id", "epoch"])
     for run_id, epoch, nll in part.itertuples(index=False, name=None):
-        if math.isfinite(nll) and nll < 700:
+        if _drawable(nll):
             curves.setdefault(str(run_id), []).append((int(epoch), float(nll)))
     return curves
 
@@ -159,8 +159,13 @@ def _references(corpus: Corpus) -> list[tuple[str, float, str]]:
     floor, unigram = corpus.known("valid_floor"), corpus.known("unigram_nll")
     if floor is None:
         return []
-    lines = [("floor: the source itself", floor, "dash")]
-    return lines if unigram is None else [*lines, ("unigram model", unigram, "dot")]
+    lines = [("floor: the source itself", floor, "dash"), ("unigram model", unigram, "dot")]
+    return [(name, nll, dash) for name, nll, dash in lines if nll is not None and _drawable(nll)]
+
+
+def _drawable(nll: float) -> bool:
+    """Whether its perplexity is a float, and none below 1, which only a foreign record has."""
+    return 0 <= nll < 700
 
 
 def _band(shade: str) -> dict[str, Any]:

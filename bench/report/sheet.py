@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,10 @@ HEADER = (
     *(f"{split}_{name}" for split in _SPLITS for name in _COMPARED),
     *environment.COLUMNS, "not_averaged",
 )  # fmt: skip
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_START = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_FORMULA = re.compile(rf"\A(?=[\t\r\n]|\s*[{_START}])|(?<=[;\t\r\n])(?=[\s\"]*[{_START}])")
+"""Where a cell with a formula would begin: at the start of a text, and within it where a
+spreadsheet whose decimal sign is a comma (separated by `;`), or one that is told so, cuts it."""
 
 
 def as_csv(corpora: Sequence[Corpus]) -> str:
@@ -59,10 +63,7 @@ def cell(value: Any) -> Any:
     A spreadsheet takes a text for a formula that starts like one, perhaps after blanks; with an
     apostrophe before it, it is text. A number stays a number, also a negative one.
     """
-    if not isinstance(value, str):
-        return value
-    text = words.visible(value)
-    return f"'{text}" if text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text
+    return _FORMULA.sub("'", words.visible(value)) if isinstance(value, str) else value
 
 
 def _entry(setting: Setting) -> Line:

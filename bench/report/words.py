@@ -63,6 +63,8 @@ def nats_interval(difference: Estimate) -> str:
 
 def ratio(log_ratio: Estimate) -> str:
     """A mean of logarithms as a factor, with its interval."""
+    if not -20 < log_ratio.mean < 20:
+        return NOTHING  # no clocks of one device
     text = f"{TIMES} {math.exp(log_ratio.mean):.2f}"
     if log_ratio.low is None or log_ratio.high is None:
         return text

@@ -11,6 +11,7 @@ from bench import store
 from bench.errors import BadInput, one_line
 from bench.report import figures, limits, page, sheet, tables
 from bench.report.entries import COLUMNS, Corpus, join
+from bench.store.files import refuse_links
 
 INDEX = "index"
 
@@ -76,6 +77,7 @@ def _read(results: Path, grid: str, mix: bool) -> tuple[dict[str, Any], list[Cor
 
 
 def _write(results: Path, name: str, text: str) -> Path:
+    refuse_links(results, ["reports"])
     path = results / "reports" / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

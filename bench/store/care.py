@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,16 @@ from bench.plugins import Registry
 from bench.storage.atomic import write_atomically
 from bench.store.abandoned import abandoned, unpaired
 from bench.store.compact import RUNS_PER_GROUP, alone, drop
-from bench.store.files import aside_path, compacted_names, own_files, part_path, shown
+from bench.store.files import (
+    aside_path,
+    compacted_names,
+    own_files,
+    part_path,
+    read_file,
+    shown,
+)
 from bench.store.folded import read_compacted, rows_by_run, unknown_columns
+from bench.store.grids import grid_names, load_grid
 from bench.store.parts import prepare, write_table
 from bench.store.read import read, statuses
 from bench.store.rows import TABLES, own_content, parse_part, read_own, read_part
@@ -58,6 +65,11 @@ def check(results: Path) -> list[str]:
             problems.append(f"{shown(path)}: left by a writer that was killed, {_PRUNE}")
     for path in unpaired(results):
         problems.append(f"{shown(path)}: epochs without their runs: left by a compact, {_PRUNE}")
+    for name in sorted(grid_names(results)):
+        try:
+            load_grid(results, name)
+        except BadInput as error:
+            problems.append(str(error))
     return problems
 
 
@@ -92,7 +104,8 @@ def merge(results: Path, sources: list[Path]) -> tuple[int, list[str]]:
     """Copies the records of other results folders into this one.
 
     A final record is kept over `lost`, else the first. Returns how many runs came in and a line
-    for each run whose two final records differ, or whose file cannot be read.
+    for each run whose two final records differ, for each grid whose two definitions do, and for
+    each file that cannot be read.
     """
     for source in sources:
         if not (source / "runs").is_dir():
@@ -117,10 +130,34 @@ def merge(results: Path, sources: list[Path]) -> tuple[int, list[str]]:
             number, problems = _copy(results, source, some)
             remarks |= dict.fromkeys(problems)
             came += number
-        for path in sorted((source / "grids").glob("*.json")):
-            if not (results / "grids" / path.name).exists():
-                shutil.copyfile(path, results / "grids" / path.name)
+        remarks |= dict.fromkeys(_merge_grids(results, source))
     return came, list(remarks)
+
+
+def _merge_grids(results: Path, source: Path) -> Iterator[str]:
+    """Copies the definitions of grids that are not here, or cannot be read; yields remarks."""
+    for name in sorted(grid_names(source)):
+        path = source / "grids" / f"{name}.json"
+        try:
+            theirs = _wanted(source, name)
+            content = read_file(path)
+        except BadInput as error:
+            yield str(error)
+            continue
+        try:
+            ours = _wanted(results, name)
+        except BadInput:
+            write_atomically(results / "grids" / path.name, content)
+            continue
+        if ours != theirs:
+            yield (
+                f"{shown(path)}: not taken: the grid of this name in {shown(results)} wants other "
+                f"trials ({len(ours):,}, not these {len(theirs):,}); rename one with --name"
+            )
+
+
+def _wanted(results: Path, name: str) -> list[str]:
+    return [entry["run_id"] for entry in load_grid(results, name)["wanted"]]
 
 
 def _portions(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -26,7 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadInput
-from bench.store.files import aside_path, compacted_names, own_files, part_path, shown
+from bench.store.files import (
+    aside_path,
+    compacted_names,
+    own_files,
+    part_path,
+    refuse_links,
+    shown,
+)
 from bench.store.folded import (
     answering,
     made_from,
@@ -87,6 +94,7 @@ def alone(results: Path) -> Iterator[None]:
     """Holds the folder's lock against another compact or prune; raises BadInput, StoreError."""
     from filelock import FileLock, Timeout
 
+    refuse_links(results)
     # A lock file that is itself the lock would stay behind whoever is killed.
     lock = FileLock(results / ".compact.lock", timeout=0, fallback_to_soft=False)
     try:

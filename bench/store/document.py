@@ -38,6 +38,10 @@ which other tools read over. Here it is verified at every read: a file in which 
 named, by `python -m bench.store check` too, and its run counts as missing. A file without one, from
 before, or written by another tool, is read as it is.
 
+`results/grids/<grid>.json`, the ids of a grid's trials, is written by the harness and never by
+hand: its first key, `sha256`, is of all bytes after that line. One that was damaged or edited is
+named; starting the grid again writes it anew.
+
 The nll is stored, in nats per predicted token; a perplexity is `exp(nll)`. Columns marked = are
 equal between two runs of one trial on one CPU model, thread count and build of torch; the others
 are clocks, rates, memory, host, versions and commit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ merge by copying files. The pair is there when its runs are.
 """
 _SUFFIX = ".parquet"
 _ASIDE = ".parquet.aside"
+_SUBFOLDERS = ("runs", "epochs", "weights", "grids", "reports", "checkpoints", "claims")
 _LARGEST_PART = 1 << 30
 """Bytes; a run of a million epochs has a tenth of it."""
 
@@ -33,6 +35,20 @@ def aside_path(results: Path, table: str, run_id: str) -> Path:
     While it lies there, it is read as the part-file would be.
     """
     return results / table / f".{run_id}{_ASIDE}"
+
+
+def refuse_links(results: Path, names: Iterable[str] = _SUBFOLDERS) -> None:
+    """Raises BadInput where a subfolder is a link: what is written there would land elsewhere.
+
+    A folder of another's making may lead anywhere. The results folder itself is the user's word.
+    """
+    for name in names:
+        path = results / name
+        if path.is_symlink():
+            raise BadInput(
+                f"{shown(path)}: is a link, so this would write elsewhere; put a folder there, "
+                "or make all of the results folder a link, which may be one"
+            )
 
 
 def own_files(results: Path, table: str) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,10 +97,11 @@ def answering(
     if len(names) < 2:
         return {name: rows["run_id"].to_pylist() for name, rows in heads.items()}, problems
     parts = []
-    made = {name: made_from(results, name) for name in names}
+    made = {name: {*made_from(results, name)} for name in names}
     for place, (name, rows) in enumerate(heads.items()):
         for other in names:
-            if name in made[other]:
+            # A name is a hash of what it names: two that were made from each other both lie.
+            if name in made[other] and other not in _reached(made, name):
                 newer = heads[other]["run_id"]
                 rows = rows.filter(pc.invert(pc.is_in(rows["run_id"], newer.combine_chunks())))
         final = pc.is_in(rows["status"], pa.array(FINAL))
@@ -196,7 +197,7 @@ def _damage(path: Path) -> str:
 
 
 def made_from(results: Path, name: str) -> list[str]:
-    """Returns the names of the compacted files that a file was made from."""
+    """Returns the names of the compacted files that a file says it was made from."""
     import pyarrow.parquet as pq
 
     path = part_path(results, "runs", name)
@@ -204,9 +205,21 @@ def made_from(results: Path, name: str) -> list[str]:
         if _damage(path):
             return []
         metadata = pq.read_metadata(path).metadata or {}
-        found: list[str] = json.loads(metadata.get(MADE_FROM, b"[]"))
+        found = json.loads(metadata.get(MADE_FROM, b"[]"))
     except Exception:  # whoever reads its rows says what is wrong with it
         return []
+    found = found if isinstance(found, list) else []
+    return [old for old in found if isinstance(old, str)]
+
+
+def _reached(made: Mapping[str, Collection[str]], name: str) -> set[str]:
+    """Returns all that a file was made from, and what that was made from, and so on."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        new = {*made.get(left.pop(), ())} - found
+        found |= new
+        left += new
     return found
 
 

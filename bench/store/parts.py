@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput
 from bench.storage.atomic import staged, write_atomically
-from bench.store.files import part_path
+from bench.store.files import part_path, refuse_links
 from bench.store.folded import read_compacted
 from bench.store.read import statuses
 from bench.store.rows import arrow_schema
@@ -25,7 +25,8 @@ class StoreError(BadInput):
 
 
 def prepare(results: Path) -> None:
-    """Makes the results folder and shows that it can be written; raises StoreError."""
+    """Makes the results folder and shows that it can be written; raises BadInput, StoreError."""
+    refuse_links(results)
     try:
         for folder in ("runs", "epochs", "grids"):
             (results / folder).mkdir(parents=True, exist_ok=True)
