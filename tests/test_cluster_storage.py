@@ -126,7 +126,7 @@ def test_a_trial_goes_on_where_another_node_died(
     assert problems == [] and sorted(runs.resumed) == [0, 1], "only its own trial lost anything"
     assert_same(calm, tmp_path / "r")
     left = [path.name for path in tmp_path.rglob("shared/*/*")]
-    assert left == ["storage-id"], "by which a node that joins later is known to see it"
+    assert len(left) == 1 and left[0].startswith("storage-id-"), "which later nodes must see"
     assert "goes on after epoch" in (tmp_path / "r" / "grids" / "tiny.log").read_text()
 
 

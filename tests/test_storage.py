@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from bench.storage import (
     probe,
     probe_from_node,
 )
+from bench.storage.bucket import Bucket
 from tests import s3
 
 
@@ -143,6 +145,31 @@ def test_a_reader_never_meets_half_a_file(storage: Storage) -> None:
     assert met <= set(whole)
 
 
+def test_a_file_that_grows_while_it_is_read_arrives_whole(bucket: str) -> None:
+    storage = open_storage(bucket)
+    assert isinstance(storage, Bucket)
+    system, sizes = storage._system, [1000, 5000]
+
+    class Growing:
+        """The same bucket, in which another machine writes whenever a file was just opened."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(system, name)
+
+        def open_input_file(self, path: str) -> Any:
+            opened = system.open_input_file(path)
+            if sizes:
+                open_storage(bucket).put("a", b"b" * sizes.pop(0))
+            return opened
+
+    storage.put("a", b"a" * 100)
+    storage._system = Growing()
+    assert storage.get("a") == b"b" * 5000
+    sizes += range(6000, 7000)
+    with pytest.raises(OSError, match="a changes faster than it can be read"):
+        storage.get("a")
+
+
 # --- do all nodes see it? -------------------------------------------------------------------------
 
 
@@ -165,6 +192,23 @@ def test_a_storage_tells_itself_from_others(storage: Storage, tmp_path: Path) ->
     assert is_it(storage, name) and not is_it(storage, "other")
     assert not is_it(open_storage(str(tmp_path / "elsewhere")), name)
     assert identity(open_storage(str(tmp_path / "elsewhere"))) != name
+
+
+def test_two_who_name_a_storage_at_once_are_both_right(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, others = type(storage).put, list[str]()
+
+    def meanwhile(self: Storage, name: str, content: bytes) -> None:
+        if not others:
+            others.append("")
+            others[:] = [identity(storage)]
+        put(self, name, content)
+
+    monkeypatch.setattr(type(storage), "put", meanwhile)
+    name = identity(storage)
+    assert is_it(storage, name) and is_it(storage, others[0])
+    assert identity(storage) in (name, others[0])
 
 
 def test_importing_storage_imports_no_driver() -> None:

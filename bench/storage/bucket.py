@@ -22,6 +22,8 @@ from bench.storage.contract import Found, checked, folder_of, hidden, told
 SECONDS = 4
 """For a connection, and without a byte on it. Three attempts to read end within 15 s; those to
 write within 40 s, since curl takes eight seconds more to notice that an upload stands still."""
+_ATTEMPTS = 5
+_PARQUET = b"PAR1"
 _OPTIONS = {"s3": ("endpoint_override", "region", "scheme"), "gs": ("endpoint_override", "scheme")}
 
 
@@ -52,12 +54,25 @@ def open_bucket(location: str, scheme: str, rest: str) -> Bucket:
     return Bucket(location, system, bucket, prefix)
 
 
+def server_of(location: str) -> str:
+    """Returns the server that the environment names for a URL of S3, "" where that has no say."""
+    scheme, _, rest = location.partition("://")
+    if scheme.lower() not in ("s3", "s3a"):
+        return ""
+    options = dict(urllib.parse.parse_qsl(rest.partition("?")[2]))
+    return (_endpoint(options) or "").rstrip("/")
+
+
+def _endpoint(options: Mapping[str, str]) -> str | None:
+    found = options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3")
+    return found or os.environ.get("AWS_ENDPOINT_URL")
+
+
 def _s3(options: Mapping[str, str], bucket: str) -> Any:
     from pyarrow import fs
 
     settings = os.environ
-    endpoint = options.get("endpoint_override") or settings.get("AWS_ENDPOINT_URL_S3")
-    endpoint = endpoint or settings.get("AWS_ENDPOINT_URL")
+    endpoint = _endpoint(options)
     region = options.get("region") or settings.get("AWS_REGION")
     region = region or settings.get("AWS_DEFAULT_REGION")
     if not region:
@@ -102,11 +117,17 @@ class Bucket:
         path = self._base + checked(name)
         with told(self.location):
             try:
-                with self._system.open_input_file(path) as file:
-                    return bytes(file.read())
+                for _ in range(_ATTEMPTS):
+                    with self._system.open_input_file(path) as file:
+                        content = bytes(file.read())
+                    # As many bytes as it had when it was opened: of one that has come in between,
+                    # perhaps only the beginning. A Parquet file that has its end is whole.
+                    if content.endswith(_PARQUET) or self._size(path) == len(content):
+                        return content
             except FileNotFoundError:
                 self._need_bucket()
                 return None
+            raise OSError(f"{name} changes faster than it can be read")
 
     def listing(self, prefix: str = "") -> dict[str, Found]:
         from pyarrow import fs
@@ -124,6 +145,10 @@ class Bucket:
                 when = entry.mtime_ns
                 found[name] = Found(entry.size, None if when is None else when / 1e9)
         return dict(sorted(found.items()))
+
+    def _size(self, path: str) -> int | None:
+        size: int | None = self._system.get_file_info(path).size
+        return size
 
     def _need_bucket(self) -> None:
         from pyarrow import fs

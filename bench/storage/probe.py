@@ -12,7 +12,7 @@ from bench.storage.contract import Storage
 from bench.storage.location import open_storage
 
 _FOLDER = "probe"
-_IDENTITY = "checkpoints/storage-id"
+_IDENTITY = "checkpoints/storage-id-"
 
 
 def probe(storage: Storage) -> str:
@@ -70,22 +70,23 @@ def check_answers(storage: Storage, token: str, answers: Mapping[str, str]) -> N
 def identity(storage: Storage) -> str:
     """Returns what tells this storage from every other; written there by the first who asks.
 
-    A node that joins later, without the folder that the others share, has a folder of that name
-    of its own disk, and finds nothing there. Raises BadInput.
+    Two who ask at once may both be first. Each has written a file with a name of its own, so what
+    either is told stays true. A node that joins later, without the folder that the others share,
+    has a folder of that name of its own disk, and finds nothing there. Raises BadInput.
     """
     try:
-        if storage.get(_IDENTITY) is None:
-            storage.put(_IDENTITY, secrets.token_hex(8).encode())
-        found = storage.get(_IDENTITY)
+        there = [name for name in storage.names("checkpoints") if name.startswith(_IDENTITY)]
+        if not there:
+            there = [_IDENTITY + secrets.token_hex(8)]
+            storage.put(there[0], b"")
     except OSError as error:
         raise BadInput(f"--storage {_said(storage.location, error)}") from None
-    return (found or b"").decode(errors="replace")
+    return there[0].removeprefix(_IDENTITY)
 
 
 def is_it(storage: Storage, expected: str) -> bool:
     """Whether what is seen here is the storage that the driver named. OSError."""
-    found = storage.get(_IDENTITY)
-    return found is not None and found.decode(errors="replace") == expected
+    return storage.get(_IDENTITY + expected) is not None
 
 
 def _own(token: str, node: str) -> str:
