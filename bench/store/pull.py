@@ -20,7 +20,7 @@ from filelock import FileLock
 from bench.errors import BadInput
 from bench.storage import Found, Storage
 from bench.store.index import Entry, Index, digest, local_state
-from bench.store.threads import each
+from bench.store.threads import aside, each
 from bench.store.unsent import NAME, States, newest_of, send_unsent, settled, states, unsent
 from bench.store.upload import Mirror, is_good, of_run
 
@@ -73,7 +73,7 @@ def send_rest(mirror: Mirror) -> None:
         before = states(mirror.folder, SENT)
         names = unsent(mirror.index, before)
         records = any(n.startswith("runs/") for n in names)
-        there = mirror.storage.listing("runs") if records else {}
+        there = aside(lambda: mirror.storage.listing("runs")) if records else {}
         send_unsent(mirror, before, there)
 
 
@@ -81,7 +81,7 @@ def fetch(mirror: Mirror, prefix: str, write: bool) -> None:
     """Brings a file, or all of a folder, and removes those that are there no more. OSError."""
     part = prefix.partition("/")[0]
     before = {n: s for n, s in states(mirror.folder, [part]).items() if n.startswith(prefix)}
-    listing = mirror.storage.listing(part)
+    listing = aside(lambda: mirror.storage.listing(part))
     there = {n: f for n, f in listing.items() if n.startswith(prefix) and _ours(n)}
     newest = newest_of(listing)
     each(lambda name: _bring_file(mirror, before, name, there[name], newest), there)
@@ -148,7 +148,7 @@ def _bring(mirror: Mirror, before: States, there: dict[str, Found], write: bool)
     for _ in range(_ROUNDS):
         if not brought:
             break
-        again = mirror.storage.listing("runs")
+        again = aside(lambda: mirror.storage.listing("runs"))
         changed = [n for n in brought if n in again and again[n] != there[n]]
         there |= {n: again[n] for n in changed}
         brought.clear()

@@ -18,14 +18,20 @@ from typing import TypeVar
 _T = TypeVar("_T")
 _MOST = 32
 _INTERRUPTED = 130
-_started: list[Thread] = []
+_at_work: set[object] = set()
 
 
 def start(work: Callable[[], None], name: str) -> Thread:
     """Returns a thread that does this work, and does not hold up the end of the process."""
-    _started[:] = [thread for thread in _started if thread.is_alive()]
-    thread = Thread(target=work, daemon=True, name=name)
-    _started.append(thread)
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            _at_work.discard(run)
+
+    thread = Thread(target=run, daemon=True, name=name)
+    _at_work.add(run)  # a thread whose `join` a Ctrl-C interrupted is not alive for Python 3.11
     thread.start()
     return thread
 
@@ -61,6 +67,13 @@ def each(work: Callable[[_T], object], items: Iterable[_T]) -> None:
         raise errors[0]
 
 
+def aside(work: Callable[[], _T]) -> _T:
+    """Returns what the work returns. A KeyboardInterrupt leaves at once, as of `each`."""
+    found: list[_T] = []
+    each(lambda do: found.append(do()), [work])
+    return found[0]
+
+
 def leave() -> None:
     """After a Ctrl-C: lets the process end, with exit code 130, while requests stand still."""
     atexit.unregister(_end)
@@ -68,7 +81,7 @@ def leave() -> None:
 
 
 def _end() -> None:
-    if any(thread.is_alive() for thread in _started):
+    if _at_work:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_INTERRUPTED)
