@@ -93,6 +93,7 @@ def place(folder: Path) -> Iterator[Watch]:
     (inside.parent / "beside" / "keep.txt").write_text("keep")
     inside.mkdir()
     folders = {"HOME": "home", "BENCH_CACHE": "cache", "BENCH_DATA": "data"}
+    folders["TORCHINDUCTOR_CACHE_DIR"] = "torch"  # torch makes it on the first draw on "meta"
     before, cwd = {name: os.environ.get(name) for name in (*folders, "RAY_ADDRESS")}, Path.cwd()
     os.environ |= {name: str(inside / value) for name, value in folders.items()}
     os.environ.pop("RAY_ADDRESS", None)
