@@ -20,7 +20,7 @@ from bench.errors import BadInput, nearest, one_line
 from bench.storage.contract import Found, checked, folder_of, hidden, told
 
 SECONDS = 4
-"""For a connection, and without a byte on it. Three attempts to read end within 15 s; those to
+"""For a connection, and without a byte on it. Three attempts of S3 to read end within 15 s; those to
 write within 40 s, since curl takes eight seconds more to notice that an upload stands still."""
 _ATTEMPTS = 5
 _PARQUET = b"PAR1"
@@ -93,7 +93,7 @@ def _gs(options: Mapping[str, str], bucket: str) -> Any:
     return fs.GcsFileSystem(
         endpoint_override=options.get("endpoint_override"),
         scheme=options.get("scheme"),
-        retry_time_limit=datetime.timedelta(seconds=2 * SECONDS),
+        retry_time_limit=datetime.timedelta(seconds=SECONDS),
     )
 
 
