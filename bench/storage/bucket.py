@@ -20,7 +20,7 @@ from bench.errors import BadInput, nearest, one_line
 from bench.storage.contract import Found, checked, folder_of, hidden, told
 
 SECONDS = 4
-"""For a connection, and without a byte on it. Three attempts of S3 to read end within 15 s; those to
+"""For a connection, and without a byte on it. Three attempts of S3 to read end within 15 s; to
 write within 40 s, since curl takes eight seconds more to notice that an upload stands still."""
 _ATTEMPTS = 5
 _PARQUET = b"PAR1"
